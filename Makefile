@@ -1,0 +1,39 @@
+# make demo   install into .venv, quantize a real model three ways, compare, generate text
+# make test   install into .venv, check format, lint and types, run every test that this machine can run
+
+PYTHON ?= python3
+VENV ?= .venv
+# The version that everything is tested with; any torch >= 2.6 that is already in the environment serves as well.
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc requant_kernels python -type f -not -name '*.pyc' -not -name '*.so')
+
+.PHONY: demo test lint install benchmark clean
+
+demo: $(VENV)/installed
+	$(BIN)/requant demo
+
+test: $(VENV)/installed lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(PYTEST_OPTIONS)
+
+lint: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cpp')
+
+benchmark: $(VENV)/installed
+	$(BIN)/pytest benchmarks --benchmark-only
+
+install: $(VENV)/installed
+
+# A stamp file: install again only after a source has changed.
+$(VENV)/installed: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet '$(TORCH)'
+	$(BIN)/pip install --quiet '.[test,lint,demo]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build python/*.egg-info *.egg-info
