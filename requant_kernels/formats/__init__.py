@@ -1,0 +1,10 @@
+"""What the stored bits mean: dense formats, the sparse part, and the description of one layer. Knows no backend."""
+
+from requant_kernels.formats.lut import LutWeight
+from requant_kernels.formats.sparse import SparseWeight
+from requant_kernels.formats.spec import LayerSpec
+from requant_kernels.formats.uniform import UniformWeight
+
+DenseWeight = UniformWeight | LutWeight
+
+__all__ = ["DenseWeight", "LayerSpec", "LutWeight", "SparseWeight", "UniformWeight"]

@@ -1,0 +1,3 @@
+"""The version of both packages, readable without importing torch."""
+
+__version__ = "0.1.0"
