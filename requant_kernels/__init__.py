@@ -1,0 +1,25 @@
+"""requant-kernels: low-bit inference for language models with a fused sparse part, W = D + S.
+
+`import requant_kernels` registers the operators in `torch.ops.requant`, and with transformers the quantization method
+"requant", so that `AutoModelForCausalLM.from_pretrained` loads our checkpoints.
+"""
+
+from requant_kernels import ops as ops  # defines torch.ops.requant
+from requant_kernels.dispatch import use_backend
+from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWeight, UniformWeight
+from requant_kernels.integrations import register_with_transformers
+from requant_kernels.linear import DenseSparseLinear
+from requant_kernels.version import __version__
+
+__all__ = [
+    "DenseSparseLinear",
+    "DenseWeight",
+    "LayerSpec",
+    "LutWeight",
+    "SparseWeight",
+    "UniformWeight",
+    "__version__",
+    "use_backend",
+]
+
+register_with_transformers()  # lazily: imports nothing before the user imports transformers

@@ -1,0 +1,56 @@
+"""What is live on this machine, and why the rest is not: the facts behind `requant env`."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from requant_kernels import dispatch
+from requant_kernels.version import __version__
+
+PACKAGES = ("torch", "transformers", "safetensors", "triton", "gguf", "datasets")
+SETTINGS = ("REQUANT_BACKEND", "REQUANT_CPU_ISA", "REQUANT_CACHE", "OMP_NUM_THREADS", "TRITON_INTERPRET")
+# Backends of the design that this version does not contain; users look for them by name.
+NOT_IN_THIS_VERSION = {
+    "cuda": "this version has no CUDA sources",
+    "triton": "this version has no Triton kernels",
+}
+
+
+def report() -> dict[str, Any]:
+    """Versions, processor, devices, settings, and per backend "live" or the reason why not. Plain JSON types."""
+    return {
+        "versions": {"requant-kernels": __version__, "python": platform.python_version()}
+        | {name: _version(name) for name in PACKAGES},
+        "cpu": {
+            "model": _cpu_model(),
+            "architecture": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "torch_capability": torch.backends.cpu.get_cpu_capability(),
+        },
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+        "backends": dispatch.backend_report() | NOT_IN_THIS_VERSION,
+        "serving": {device: dispatch.backend_for(device).name for device in ("cpu",)},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _cpu_model() -> str:
+    """The processor's name; /proc/cpuinfo knows it on Linux, elsewhere platform does its best."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as cpuinfo:
+            names = (line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name"))
+            return next(names, platform.processor())
+    except OSError:
+        return platform.processor()

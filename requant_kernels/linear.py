@@ -1,0 +1,285 @@
+"""DenseSparseLinear: the drop-in layer, y = x @ (D + S).T + bias."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from requant_kernels import dispatch, ops
+from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWeight, UniformWeight
+from requant_kernels.formats.rounding import SHARED_TABLES, round_to_quantiles, round_to_shared_table, round_uniform
+from requant_kernels.formats.spec import dtype_name
+from requant_kernels.formats.storage import FLOAT_DTYPES, bits_per_weight, check
+
+ALIGNMENT_BYTES = 64
+"""Kernels load whole cache lines; a tensor that was read from a file may start anywhere."""
+
+# Buffers in the order of the operator's arguments, by format.
+_DENSE_BUFFERS = {"uniform": ("codes", "scale", "zero"), "lut": ("codes", "table", "scale")}
+_SPARSE_BUFFERS = ("row_offsets", "columns", "values")
+_BUFFERS = ("codes", "scale", "zero", "table", *_SPARSE_BUFFERS, "bias")
+
+
+class DenseSparseLinear(nn.Module):
+    """A quantized nn.Linear. Its state-dict keys are the operator's argument names: codes, scale, zero, table,
+    row_offsets, columns, values, bias; those that a layer does not have are absent.
+
+    Input x [..., in_features] of fp32, fp16 or bf16, any leading dimensions (also no tokens), any strides; output
+    [..., out_features] of the same dtype. Moving the module to a dtype does not touch its buffers.
+    """
+
+    format: str
+    bits: int
+    group_size: int
+    in_features: int
+    out_features: int
+    outliers: int
+    significant: int
+    codes: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        dense: DenseWeight,
+        sparse: SparseWeight | None = None,
+        bias: Tensor | None = None,
+        *,
+        outliers: int = 0,
+        significant: int = 0,
+    ) -> None:
+        """`outliers` and `significant` tell how many entries of `sparse` were kept for which reason.
+
+        Raises ValueError if the parts do not belong together.
+        """
+        if sparse is not None:
+            if (sparse.out_features, sparse.in_features) != (dense.out_features, dense.in_features):
+                raise ValueError(
+                    f"sparse must have the shape of dense, {[dense.out_features, dense.in_features]}, "
+                    f"got {[sparse.out_features, sparse.in_features]}"
+                )
+            sparse.validate()
+        if bias is not None and bias.shape != (dense.out_features,):
+            raise ValueError(f"bias must have shape [{dense.out_features}], got {list(bias.shape)}")
+        tensors = dense.tensors() | (sparse.tensors() if sparse is not None and sparse.nnz else {})
+        if bias is not None:
+            tensors["bias"] = bias.detach()
+        super().__init__()
+        self._set_geometry(dense.format, dense.bits, dense.group_size, (dense.out_features, dense.in_features))
+        self.outliers, self.significant = outliers, significant
+        self._set_buffers(tensors)
+        self.prepare()
+
+    @classmethod
+    def from_spec(
+        cls, spec: LayerSpec, device: torch.device | str | None = None, bias_dtype: torch.dtype = torch.float32
+    ) -> DenseSparseLinear:
+        """An empty layer whose buffers have the shapes and dtypes that `spec` foretells, to be filled by a loader,
+        which calls `prepare()` afterwards.
+        """
+        module = cls.__new__(cls)
+        nn.Module.__init__(module)
+        module._set_geometry(spec.format, spec.bits, spec.group_size, spec.shape)
+        module.outliers, module.significant = spec.outliers, spec.significant
+        expected = spec.tensors()
+        if spec.bias:
+            expected["bias"] = ((spec.shape[0],), bias_dtype)
+        module._set_buffers(
+            {name: torch.empty(shape, dtype=dtype, device=device) for name, (shape, dtype) in expected.items()}
+        )
+        return module
+
+    @classmethod
+    def from_linear(
+        cls,
+        linear: nn.Linear,
+        format: str = "uniform",
+        bits: int = 4,
+        group_size: int | None = None,
+        sparse_percent: float = 0.5,
+        symmetric: bool = False,
+        table: str = "row",
+    ) -> DenseSparseLinear:
+        """The quick way, for tests and benchmarks: round to nearest (uniform), tables at quantiles of each row
+        (lut, table="row") or NF4 / FP4 (lut, table="nf4" or "fp4"), and the largest residuals kept in 16 bits.
+
+        group_size None means 128 for uniform and the shared tables; tables per row have no groups.
+        """
+        check("format", format, _DENSE_BUFFERS)
+        check("table", table, ("row", *SHARED_TABLES))
+        weight = linear.weight.detach().float()
+        dense: DenseWeight
+        if format == "uniform":
+            dense = round_uniform(weight, bits=bits, group_size=group_size or 128, symmetric=symmetric)
+        elif table == "row":
+            dense = round_to_quantiles(weight, bits=bits)
+        else:
+            check("bits", bits, (4,))
+            dense = round_to_shared_table(weight, table=table, group_size=group_size or 128)
+        residual = weight - dense.dequantize()
+        kept = round(weight.numel() * sparse_percent / 100)
+        mask = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
+        mask[residual.abs().flatten().topk(kept).indices] = True
+        sparse = SparseWeight.from_dense(residual, mask.view_as(weight)) if kept else None
+        return cls(dense, sparse, linear.bias, outliers=kept)
+
+    def _set_geometry(self, format: str, bits: int, group_size: int, shape: tuple[int, int]) -> None:
+        self.format, self.bits, self.group_size = format, bits, group_size
+        self.out_features, self.in_features = shape
+
+    def _set_buffers(self, tensors: dict[str, Tensor]) -> None:
+        for name in _BUFFERS:
+            self.register_buffer(name, tensors.get(name))
+        self.register_buffer("sparse_index", None, persistent=False)
+        self.register_load_state_dict_post_hook(_prepare_after_loading)
+
+    def prepare(self) -> None:
+        """Puts every buffer at an aligned address and derives what the backend wants from the sparse part. Whoever
+        fills or replaces buffers from outside calls this afterwards.
+        """
+        buffers = self._buffers
+        for name, buffer in buffers.items():
+            if buffer is not None and not buffer.is_meta:
+                aligned = buffer.contiguous()
+                buffers[name] = aligned.clone() if aligned.data_ptr() % ALIGNMENT_BYTES else aligned
+        sparse = self.sparse
+        derive = None if sparse is None else dispatch.backend_for(self.codes.device.type).prepare_sparse
+        if sparse is not None and derive is not None and not self.codes.is_meta:
+            buffers["sparse_index"] = derive(
+                sparse.row_offsets, sparse.columns, sparse.values, self.out_features, self.in_features
+            )
+        else:
+            buffers["sparse_index"] = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DenseSparseLinear:
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                moved = fn(buffer)
+                self._buffers[name] = moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
+        self.prepare()
+        return self
+
+    def _arguments(self) -> ops.LinearArguments:
+        buffers: dict[str, Any] = self._buffers
+        first, second, third = _DENSE_BUFFERS[self.format]
+        return ops.LinearArguments(
+            buffers[first],
+            buffers[second],
+            buffers[third],
+            buffers["row_offsets"],
+            buffers["columns"],
+            buffers["values"],
+            buffers["sparse_index"],
+            buffers["bias"],
+            self.out_features,
+            self.bits,
+            self.group_size,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in_features] -> [..., out_features] of the same dtype."""
+        if _may_bypass_the_operator(x):
+            if x.shape[-1:] != (self.in_features,) or x.dtype not in FLOAT_DTYPES or x.device != self.codes.device:
+                self._refuse(x)
+            return ops.linear_unchecked(self.format, x, self._arguments())
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        if x.shape[-1:] != (self.in_features,):
+            self._refuse(x)
+        operator = torch.ops.requant.uniform_linear if self.format == "uniform" else torch.ops.requant.lut_linear
+        return operator(x, *self._arguments())
+
+    def _refuse(self, x: Tensor) -> None:
+        raise ValueError(
+            f"x must be fp32, fp16 or bf16 of shape [..., {self.in_features}] on {self.codes.device}, "
+            f"got {x.dtype} of shape {list(x.shape)} on {x.device}"
+        )
+
+    @property
+    def dense(self) -> DenseWeight:
+        """The dense part, over this layer's buffers."""
+        tensors = tuple(self._buffers[name] for name in _DENSE_BUFFERS[self.format])
+        kind: Any = UniformWeight if self.format == "uniform" else LutWeight
+        return kind(*tensors, self.out_features, self.in_features, self.bits, self.group_size)
+
+    @property
+    def sparse(self) -> SparseWeight | None:
+        """The sparse part, over this layer's buffers."""
+        row_offsets, columns, values = (self._buffers[name] for name in _SPARSE_BUFFERS)
+        if row_offsets is None or columns is None or values is None:
+            return None
+        return SparseWeight(row_offsets, columns, values, self.in_features)
+
+    @property
+    def spec(self) -> LayerSpec:
+        """What a checkpoint must know of this layer before reading it."""
+        dense, sparse = self.dense, self.sparse
+        return LayerSpec(
+            format=self.format,
+            bits=self.bits,
+            group_size=self.group_size,
+            symmetric=isinstance(dense, UniformWeight) and dense.zero is None,
+            table=("shared" if dense.shared_table else "row") if isinstance(dense, LutWeight) else None,
+            shape=(self.out_features, self.in_features),
+            nnz=0 if sparse is None else sparse.nnz,
+            outliers=self.outliers,
+            significant=self.significant,
+            scale_dtype=None if dense.scale is None else dtype_name(dense.scale.dtype),
+            table_dtype=dtype_name(dense.table.dtype) if isinstance(dense, LutWeight) else None,
+            values_dtype=None if sparse is None else dtype_name(sparse.values.dtype),
+            columns_dtype=None if sparse is None else dtype_name(sparse.columns.dtype),
+            bias=self.bias is not None,
+        )
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """D + S, [out_features, in_features]."""
+        dequantize = getattr(torch.ops.requant, f"dequantize_{self.format}")
+        return dequantize(
+            *self._arguments()[:6], self.out_features, self.in_features, self.bits, self.group_size, dtype
+        )
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of every stored tensor but the bias."""
+        return self.dense.stored_bytes + (0 if self.sparse is None else self.sparse.stored_bytes)
+
+    @property
+    def true_bits(self) -> float:
+        """Stored bits per weight, with padding, scales, tables and the sparse part."""
+        return bits_per_weight(self.stored_bytes, self.out_features, self.in_features)
+
+    @property
+    def paper_bits(self) -> float:
+        """Bits per weight in arXiv 2503.01901's accounting: 48 per sparse entry, tables and row offsets not counted."""
+        return self.dense.paper_bits + (0.0 if self.sparse is None else self.sparse.paper_bits)
+
+    def extra_repr(self) -> str:
+        """Geometry, format and share of sparse entries."""
+        entries = 0 if self.sparse is None else self.sparse.nnz
+        sparse_percent = 100 * entries / (self.out_features * self.in_features)
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, format={self.format}, "
+            f"bits={self.bits}, group_size={self.group_size}, sparse={sparse_percent:.2f} %, "
+            f"bias={self.bias is not None}"
+        )
+
+
+def _prepare_after_loading(module: nn.Module, _incompatible_keys: Any) -> None:
+    if isinstance(module, DenseSparseLinear):
+        module.prepare()
+
+
+def _may_bypass_the_operator(x: Tensor) -> bool:
+    """Whether nothing is watching this call, so that the kernel may be called without the dispatcher's overhead."""
+    return (
+        type(x) is Tensor
+        and not torch.compiler.is_compiling()
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and not torch.is_autocast_enabled(x.device.type)
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._len_torch_function_stack() == 0
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        and not torch.jit.is_tracing()
+    )

@@ -1,0 +1,110 @@
+"""The operators: right against float64, refusing what is wrong, and visible to torch's machinery."""
+
+import pytest
+import torch
+from torch import nn
+
+from requant_kernels import DenseSparseLinear
+from requant_kernels.ops import LinearArguments
+
+LAYERS = {
+    "uniform": {"format": "uniform", "bits": 3, "group_size": 64},
+    "symmetric": {"format": "uniform", "bits": 4, "symmetric": True, "sparse_percent": 0},
+    "rows": {"format": "lut", "bits": 3},
+    "shared": {"format": "lut", "bits": 4, "table": "nf4", "group_size": 64},
+}
+
+
+@pytest.fixture(params=LAYERS.values(), ids=LAYERS.keys())
+def layer(request) -> DenseSparseLinear:
+    return DenseSparseLinear.from_linear(nn.Linear(100, 50), **request.param)
+
+
+def operator(layer):
+    return getattr(torch.ops.requant, f"{layer.format}_linear").default
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_opcheck(layer, requires_grad):
+    x = torch.randn(3, 100, requires_grad=requires_grad)
+    torch.library.opcheck(operator(layer), (x, *layer._arguments()))
+
+
+def test_opcheck_dequantize(layer):
+    dequantize = getattr(torch.ops.requant, f"dequantize_{layer.format}").default
+    geometry = (layer.out_features, layer.in_features, layer.bits, layer.group_size, torch.float32)
+    torch.library.opcheck(dequantize, (*layer._arguments()[:6], *geometry))
+
+
+@pytest.mark.parametrize("shape", [(100,), (1, 100), (2, 3, 100), (40, 100), (0, 100), (2, 0, 100)])
+def test_the_result_is_x_times_dense_plus_sparse(layer, shape):
+    x = torch.randn(shape)
+    y = operator(layer)(x, *layer._arguments())
+    expected = x.double() @ layer.dequantize().double().T + layer.bias.double()
+    assert y.shape == (*shape[:-1], 50)
+    assert y.dtype == x.dtype
+    assert torch.allclose(y.double(), expected, atol=1e-4)
+
+
+def test_gradients_of_x_and_bias(layer):
+    layer.bias.requires_grad_()
+    x = torch.randn(4, 100, requires_grad=True)
+    weights = torch.randn(4, 50)
+    (layer(x) * weights).sum().backward()
+    assert torch.allclose(x.grad, weights @ layer.dequantize(), atol=1e-4)
+    assert torch.allclose(layer.bias.grad, weights.sum(0), atol=1e-5)
+
+
+def test_compiles_without_graph_breaks(layer):
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for tokens in (1, 5, 40):
+        x = torch.randn(tokens, 100)
+        assert torch.allclose(compiled(x), layer(x), atol=1e-5)
+
+
+WRONG = {
+    "bits": (5, "bits must be one of"),
+    "group_size": (33, "group_size must be -1 or a positive multiple of 32, got 33"),
+    "codes": (torch.zeros(4, 5, dtype=torch.int32), r"codes must have shape \[4, "),
+    "out_features": (65, r"codes must have shape \[5, "),
+    "bias": (torch.zeros(49), r"bias must have shape \[50\], got \[49\]"),
+    "columns": (None, "row_offsets, columns and values must be given together"),
+    "row_offsets": (torch.zeros(51), "row_offsets must have dtype torch.int32, got torch.float32"),
+    "activations": ("int8", "activations must be one of 16bit, got int8"),
+}
+
+
+@pytest.mark.parametrize("argument", WRONG)
+def test_a_wrong_argument_is_named(argument):
+    layer = DenseSparseLinear.from_linear(nn.Linear(100, 50), bits=3)
+    value, message = WRONG[argument]
+    arguments = layer._arguments()._replace(**{argument: value})
+    with pytest.raises(ValueError, match=message):
+        operator(layer)(torch.randn(1, 100), *arguments)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.randn(1, 200), "codes must have shape"),
+        (torch.randn(1, 100, dtype=torch.float64), "x.dtype must be one of"),
+        (torch.ones(1, 100, dtype=torch.int32), "x.dtype must be one of"),
+        (torch.tensor(1.0), "x must have at least one dimension"),
+        (torch.randn(1, 100, device="meta"), "x must be on the device of codes, cpu, got meta"),
+    ],
+)
+def test_a_wrong_input_is_refused(layer, x, message):
+    with pytest.raises(ValueError, match=message):
+        operator(layer)(x, *layer._arguments())
+
+
+@pytest.mark.parametrize(("second", "third"), [("scale", "zero"), ("table", "scale")])
+def test_group_values_of_the_wrong_shape_are_named(second, third):
+    format = "uniform" if second == "scale" else "lut"
+    options = {"table": "nf4"} if format == "lut" else {}
+    layer = DenseSparseLinear.from_linear(nn.Linear(100, 50), format, bits=4, group_size=64, **options)
+    for position, name in (("second", second), ("third", third)):
+        arguments: LinearArguments = layer._arguments()
+        wrong = getattr(arguments, position)[:, :3]
+        with pytest.raises(ValueError, match=f"^{name} must have shape"):
+            operator(layer)(torch.randn(1, 100), *arguments._replace(**{position: wrong}))
