@@ -4,14 +4,16 @@
 "requant", so that `AutoModelForCausalLM.from_pretrained` loads our checkpoints.
 """
 
-from requant_kernels import ops as ops  # defines torch.ops.requant
+from requant_kernels import ops as ops
 from requant_kernels.dispatch import use_backend
+from requant_kernels.errors import CheckpointError
 from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWeight, UniformWeight
 from requant_kernels.integrations import register_with_transformers
 from requant_kernels.linear import DenseSparseLinear
 from requant_kernels.version import __version__
 
 __all__ = [
+    "CheckpointError",
     "DenseSparseLinear",
     "DenseWeight",
     "LayerSpec",
@@ -22,4 +24,4 @@ __all__ = [
     "use_backend",
 ]
 
-register_with_transformers()  # lazily: imports nothing before the user imports transformers
+register_with_transformers()
