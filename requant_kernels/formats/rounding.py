@@ -1,9 +1,8 @@
 """The plain ways to make a dense weight: round to the nearest level, with no calibration.
 
 Every function takes weight fp32 [out, in] and an optional `keep_mask` bool [out, in] of positions that will live in the
-sparse part. Kept positions do not widen a group's range or pull a table: they are left out when levels are chosen (the
-alternative, setting them to zero first, would force zero into the range of every group). They still get a code, the
-nearest one, because the sparse part stores the residual to whatever the dense part holds there.
+sparse part. Kept positions do not widen a group's range or pull a table: they are left out when levels are chosen. They
+still get a code, the nearest one, because the sparse part stores the residual to whatever the dense part holds there.
 """
 
 from __future__ import annotations
@@ -48,10 +47,9 @@ def round_uniform(
         largest = grouped.abs().masked_fill(~inside, 0).amax(-1)
         scale = (largest / 2 ** (bits - 1)).clamp_min(SMALLEST_RANGE / levels)
     else:
-        low = grouped.masked_fill(~inside, torch.inf).amin(-1)
-        high = grouped.masked_fill(~inside, -torch.inf).amax(-1)
-        empty = ~inside.any(-1)
-        low, high = low.masked_fill(empty, 0), high.masked_fill(empty, 0)
+        # Zero is always in range: a zero point that must be a code could not express a range on one side of it.
+        low = grouped.masked_fill(~inside, 0).amin(-1).clamp_max(0)
+        high = grouped.masked_fill(~inside, 0).amax(-1).clamp_min(0)
         scale = (high - low).clamp_min(SMALLEST_RANGE) / levels
     stored = scale.to(scale_dtype)
     scale = stored.float()

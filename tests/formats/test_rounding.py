@@ -21,10 +21,11 @@ def rounded_one_by_one(weight, bits, group_size, symmetric):
             if symmetric:
                 scale, zero = group.abs().max() / 2 ** (bits - 1), torch.tensor(2.0 ** (bits - 1))
             else:
-                scale = (group.max() - group.min()) / levels
+                low, high = min(float(group.min()), 0.0), max(float(group.max()), 0.0)
+                scale = torch.tensor((high - low) / levels)
             scale = scale.bfloat16().float()
             if not symmetric:
-                zero = (-group.min() / scale).round().clamp(0, levels)
+                zero = (-low / scale).round()
             for i, w in enumerate(group):
                 code = (w / scale + zero).round().clamp(0, levels)
                 result[row, start + i] = scale * (code - zero)
@@ -50,6 +51,13 @@ def test_kept_positions_do_not_widen_a_group():
     kept = round_uniform(with_outlier, bits=4, group_size=32, keep_mask=mask).dequantize()
     assert torch.equal(plain[~mask], kept[~mask])
     assert (kept[~mask] - weight[~mask]).abs().max() < 0.6 / 15
+
+
+def test_a_group_on_one_side_of_zero_keeps_its_magnitude():
+    weight = torch.rand(2, 64) + 5
+    for signed in (weight, -weight):
+        dense = round_uniform(signed, bits=4, group_size=32).dequantize()
+        assert (dense - signed).abs().max() <= 6 / 15 / 2 + 0.05
 
 
 def test_constant_and_fully_kept_groups_stay_finite():

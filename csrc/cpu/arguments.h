@@ -1,0 +1,59 @@
+// What a kernel call is told. Plain data, filled in by the bindings; every pointer is borrowed for the call.
+#pragma once
+
+#include <cstdint>
+
+#include "common/dtype.h"
+#include "common/sparse_index.h"
+
+namespace requant::cpu {
+
+// W = D + S, [out_features, in_features]. D is `uniform` if table is null, else `lut`.
+struct Weight {
+  int64_t out_features;
+  int64_t in_features;
+  int bits;
+  int64_t group_size;    // -1: one group per row
+  const uint8_t* codes;  // tile16
+  const void* scale;     // may be null for lut
+  const void* zero;      // null: the middle code
+  Dtype scale_dtype;     // of scale and zero
+  const void* table;     // [table_rows, 2^bits]; null for uniform
+  Dtype table_dtype;
+  bool shared_table;         // table_rows is 1
+  SparseIndex sparse;        // entries null: no sparse part
+  Dtype sparse_value_dtype;  // fp16 or bf16
+};
+
+constexpr int kMaxTokens = 32;  // of one linear call: what the batch kernel keeps on its stack
+
+// y[tokens, out_features] = x[tokens, in_features] @ W.T + bias
+struct LinearArguments {
+  Weight weight;
+  const void* x;
+  Dtype x_dtype;     // also of y
+  int64_t tokens;    // 1 .. kMaxTokens
+  const void* bias;  // may be null
+  Dtype bias_dtype;
+  void* y;
+  int threads;
+  bool use_matrix_tiles;  // for batches of bf16 inputs
+};
+
+// w[row_end - row_begin, in_features] = rows row_begin ..< row_end of W; row_begin is a multiple of 16.
+struct DequantizeArguments {
+  Weight weight;
+  int64_t row_begin;
+  int64_t row_end;
+  void* w;
+  Dtype w_dtype;
+  int threads;
+};
+
+// The two entry points of a format family, compiled once per instruction set.
+struct Kernels {
+  void (*linear)(const LinearArguments&);
+  void (*dequantize)(const DequantizeArguments&);
+};
+
+}  // namespace requant::cpu

@@ -1,0 +1,21 @@
+// Which instruction sets this build has and this processor (and operating system) can run.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cpu/arguments.h"
+
+namespace requant::cpu {
+
+struct InstructionSet {
+  std::string name;
+  const Kernels* uniform;
+  const Kernels* lut;
+  bool use_matrix_tiles;
+};
+
+// Those that run here, slowest first; "scalar" is always there.
+const std::vector<InstructionSet>& instruction_sets();
+
+}  // namespace requant::cpu

@@ -1,0 +1,97 @@
+// Instruction set `avx2`: AVX2 with FMA and F16C. One register is two rows. The vocabulary is explained in scalar.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "common/tile16.h"
+
+namespace requant::cpu::REQUANT_ISA {
+namespace {
+
+struct Isa {
+  static constexpr int kRows = 2;
+  static constexpr int kSlices = kTileRows / kRows;
+  static constexpr int kUnrolledSlices = 1;
+  static constexpr bool kHasBf16Products = false;
+  static constexpr int kBatchSlices = 2;
+  static constexpr int kBatchTokens = 5;
+
+  using Words = __m256i;
+  using Floats = __m256;
+
+  static Words load(const uint8_t* units) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(units)); }
+  static Words load_bytes(const uint8_t* bytes) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+  }
+  static Words splat_words(int word) { return _mm256_set1_epi16(static_cast<int16_t>(word)); }
+  template <int kBits>
+  static Words shift_right(Words a) {
+    if constexpr (kBits > 0) return _mm256_srli_epi16(a, kBits);
+    if constexpr (kBits < 0) return _mm256_slli_epi16(a, -kBits);
+    return a;
+  }
+  static Words bit_and(Words a, Words b) { return _mm256_and_si256(a, b); }
+  static Words select(Words mask, Words a, Words b) {
+    return _mm256_or_si256(_mm256_and_si256(mask, a), _mm256_andnot_si256(mask, b));
+  }
+  static Words and_or(Words a, Words mask, Words b) { return _mm256_or_si256(_mm256_and_si256(a, mask), b); }
+  static Words lookup_bytes(Words table, Words index) { return _mm256_shuffle_epi8(table, index); }
+
+  static Floats even_integers(Words a) { return _mm256_cvtepi32_ps(_mm256_and_si256(a, _mm256_set1_epi32(0xffff))); }
+  static Floats odd_integers(Words a) { return _mm256_cvtepi32_ps(_mm256_srli_epi32(a, 16)); }
+  static Floats even_floats(Words high) { return _mm256_castsi256_ps(_mm256_slli_epi32(high, 16)); }
+  static Floats odd_floats(Words high) {
+    return _mm256_castsi256_ps(_mm256_and_si256(high, _mm256_set1_epi32(static_cast<int>(0xffff0000))));
+  }
+  static Floats even_floats(Words high, Words low) {
+    return _mm256_castsi256_ps(_mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa));
+  }
+  static Floats odd_floats(Words high, Words low) {
+    return _mm256_castsi256_ps(_mm256_blend_epi16(_mm256_srli_epi32(low, 16), high, 0xaa));
+  }
+  static Words join_bf16(Floats even, Floats odd) {
+    return _mm256_blend_epi16(_mm256_srli_epi32(_mm256_castps_si256(even), 16), _mm256_castps_si256(odd), 0xaa);
+  }
+
+  static Floats splat(float value) { return _mm256_set1_ps(value); }
+  static Floats splat_rows(const float* rows) {
+    return _mm256_set_m128(_mm_broadcast_ss(rows + 1), _mm_broadcast_ss(rows));
+  }
+  static Floats repeat(const float* four) { return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(four)); }
+  static Floats load(const float* a) { return _mm256_loadu_ps(a); }
+  static void store(float* destination, Floats a) { _mm256_storeu_ps(destination, a); }
+  static Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+  static Floats subtract(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+  static Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+  static Floats multiply_add(Floats a, Floats b, Floats sum) { return _mm256_fmadd_ps(a, b, sum); }
+
+  static void sum_rows(const Floats* slices, float* rows) {
+    for (int i = 0; i < kSlices; i += 4) {  // eight rows: lane h of slice i + s is row 2 * s + h
+      const Floats low = _mm256_hadd_ps(slices[i], slices[i + 1]);
+      const Floats high = _mm256_hadd_ps(slices[i + 2], slices[i + 3]);
+      const Floats sums = _mm256_hadd_ps(low, high);  // rows 0 2 4 6 | 1 3 5 7
+      _mm256_storeu_ps(rows + 2 * i, _mm256_permutevar8x32_ps(sums, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+    }
+  }
+  static void store_rows(Floats even, Floats odd, float* rows, int64_t stride) {
+    const Floats first = _mm256_unpacklo_ps(even, odd), second = _mm256_unpackhi_ps(even, odd);
+    _mm256_storeu_ps(rows, _mm256_permute2f128_ps(first, second, 0x20));
+    _mm256_storeu_ps(rows + stride, _mm256_permute2f128_ps(first, second, 0x31));
+  }
+
+  static float half_to_float(uint16_t half) { return _cvtsh_ss(half); }
+  static void halves_to_floats(const uint16_t* halves, float* floats) {
+    _mm256_storeu_ps(floats, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves))));
+  }
+  static void floats_to_halves(const float* floats, uint16_t* halves) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(halves),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(floats), _MM_FROUND_TO_NEAREST_INT));
+  }
+
+  static void prefetch(const void* address) { _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0); }
+};
+
+}  // namespace
+}  // namespace requant::cpu::REQUANT_ISA

@@ -1,0 +1,123 @@
+// Instruction set `avx512`: AVX-512 F, BW, VL, DQ. One register is four rows. The vocabulary is explained in scalar.h.
+//
+// The translation unit of avx512bf16 includes this file too and adds `vdpbf16ps`: then kHasBf16Products is true.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "common/tile16.h"
+#ifdef __AMX_BF16__
+#include "isa/amx.h"
+#endif
+
+namespace requant::cpu::REQUANT_ISA {
+namespace {
+
+struct Isa {
+  static constexpr int kRows = 4;
+  static constexpr int kSlices = kTileRows / kRows;
+  static constexpr int kUnrolledSlices = 4;
+  static constexpr int kBatchSlices = 4;
+  static constexpr int kBatchTokens = 6;
+
+  using Words = __m512i;
+  using Floats = __m512;
+
+#ifdef __AVX512BF16__
+  static constexpr bool kHasBf16Products = true;
+  // Adds the products of eight bf16 weights per row with the same eight inputs for every row.
+  static Floats multiply_add_bf16(Words weights, const uint16_t* eight_inputs, Floats sum) {
+    const __m512i inputs = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(eight_inputs)));
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(weights), reinterpret_cast<__m512bh>(inputs));
+  }
+#else
+  static constexpr bool kHasBf16Products = false;
+#endif
+
+  static Words load(const uint8_t* units) { return _mm512_loadu_si512(units); }
+  static Words load_bytes(const uint8_t* bytes) {
+    return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)));
+  }
+  static Words splat_words(int word) { return _mm512_set1_epi16(static_cast<int16_t>(word)); }
+  template <int kBits>
+  static Words shift_right(Words a) {
+    if constexpr (kBits > 0) return _mm512_srli_epi16(a, kBits);
+    if constexpr (kBits < 0) return _mm512_slli_epi16(a, -kBits);
+    return a;
+  }
+  static Words bit_and(Words a, Words b) { return _mm512_and_si512(a, b); }
+  static Words select(Words mask, Words a, Words b) { return _mm512_ternarylogic_epi32(mask, a, b, 0xca); }
+  static Words and_or(Words a, Words mask, Words b) { return _mm512_ternarylogic_epi32(a, mask, b, 0xea); }
+  static Words lookup_bytes(Words table, Words index) { return _mm512_shuffle_epi8(table, index); }
+
+  static Floats even_integers(Words a) { return _mm512_cvtepi32_ps(_mm512_and_si512(a, _mm512_set1_epi32(0xffff))); }
+  static Floats odd_integers(Words a) { return _mm512_cvtepi32_ps(_mm512_srli_epi32(a, 16)); }
+  static Floats even_floats(Words high) { return _mm512_castsi512_ps(_mm512_slli_epi32(high, 16)); }
+  static Floats odd_floats(Words high) { return _mm512_castsi512_ps(_mm512_and_si512(high, upper_halves())); }
+  static Floats even_floats(Words high, Words low) {
+    return _mm512_castsi512_ps(select(upper_halves(), _mm512_slli_epi32(high, 16), low));
+  }
+  static Floats odd_floats(Words high, Words low) {
+    return _mm512_castsi512_ps(select(upper_halves(), high, _mm512_srli_epi32(low, 16)));
+  }
+  static Words join_bf16(Floats even, Floats odd) {
+    return select(upper_halves(), _mm512_castps_si512(odd), _mm512_srli_epi32(_mm512_castps_si512(even), 16));
+  }
+
+  static Floats splat(float value) { return _mm512_set1_ps(value); }
+  static Floats splat_rows(const float* rows) {
+    const __m512i row_of_place = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+    return _mm512_permutevar_ps(repeat(rows), row_of_place);
+  }
+  static Floats repeat(const float* four) { return _mm512_broadcast_f32x4(_mm_loadu_ps(four)); }
+  static Floats load(const float* a) { return _mm512_loadu_ps(a); }
+  static void store(float* destination, Floats a) { _mm512_storeu_ps(destination, a); }
+  static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  static Floats subtract(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+  static Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+  static Floats multiply_add(Floats a, Floats b, Floats sum) { return _mm512_fmadd_ps(a, b, sum); }
+
+  static void sum_rows(const Floats* slices, float* rows) {
+    const Floats low = add_neighbours(slices[0], slices[1]), high = add_neighbours(slices[2], slices[3]);
+    const Floats sums = add(as_floats(_mm512_unpacklo_epi64(as_words(low), as_words(high))),
+                            as_floats(_mm512_unpackhi_epi64(as_words(low), as_words(high))));
+    // Place 4 * r + s holds row r of slice s; rows are wanted in the order 4 * s + r.
+    const __m512i place_of_row = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_storeu_ps(rows, _mm512_permutexvar_ps(place_of_row, sums));
+  }
+  static void store_rows(Floats even, Floats odd, float* rows, int64_t stride) {
+    const Floats first = _mm512_unpacklo_ps(even, odd), second = _mm512_unpackhi_ps(even, odd);
+    // Lane r of `first` and of `second` are the two halves of row r.
+    const Floats rows01 = _mm512_shuffle_f32x4(first, second, 0x44), rows23 = _mm512_shuffle_f32x4(first, second, 0xee);
+    const __m512i halves_together = _mm512_setr_epi64(0, 1, 4, 5, 2, 3, 6, 7);
+    store_two_rows(_mm512_permutexvar_epi64(halves_together, as_words(rows01)), rows, stride);
+    store_two_rows(_mm512_permutexvar_epi64(halves_together, as_words(rows23)), rows + 2 * stride, stride);
+  }
+
+  static float half_to_float(uint16_t half) { return _cvtsh_ss(half); }
+  static void halves_to_floats(const uint16_t* halves, float* floats) {
+    _mm256_storeu_ps(floats, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves))));
+  }
+  static void floats_to_halves(const float* floats, uint16_t* halves) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(halves),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(floats), _MM_FROUND_TO_NEAREST_INT));
+  }
+
+  static void prefetch(const void* address) { _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0); }
+
+ private:
+  static Words upper_halves() { return _mm512_set1_epi32(static_cast<int>(0xffff0000)); }
+  static Words as_words(Floats a) { return _mm512_castps_si512(a); }
+  static Floats as_floats(Words a) { return _mm512_castsi512_ps(a); }
+  // In each lane: a0 + a2, b0 + b2, a1 + a3, b1 + b3.
+  static Floats add_neighbours(Floats a, Floats b) { return add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); }
+  static void store_two_rows(__m512i two_rows, float* rows, int64_t stride) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(rows), _mm512_castsi512_si256(two_rows));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(rows + stride), _mm512_extracti64x4_epi64(two_rows, 1));
+  }
+};
+
+}  // namespace
+}  // namespace requant::cpu::REQUANT_ISA

@@ -1,0 +1,145 @@
+// Instruction set `scalar`: no instruction named, any little-endian processor. One register is one row of a tile.
+//
+// Every instruction set offers the same small vocabulary. A register holds kRows consecutive rows of a tile (a
+// *slice*):
+//
+//   Words    one unit per row: eight 16-bit words
+//   Floats   four floats per row; the *even* Floats of a step belong to words 0, 2, 4, 6, the *odd* ones to 1, 3, 5, 7
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "common/tile16.h"
+
+namespace requant::cpu::REQUANT_ISA {
+namespace {
+
+struct Isa {
+  static constexpr int kRows = 1;
+  static constexpr int kSlices = kTileRows / kRows;
+  static constexpr int kUnrolledSlices = 1;  // of the decode kernel: as many as the register file can work on
+  static constexpr bool kHasBf16Products = false;
+  // Accumulators of the batch kernel: slices x tokens that fit the register file.
+  static constexpr int kBatchSlices = 2;
+  static constexpr int kBatchTokens = 4;
+
+  // The compiler's portable vectors of 16 bytes: one or two instructions on any processor.
+  using Words = uint16_t __attribute__((vector_size(16)));
+  using Floats = float __attribute__((vector_size(16)));
+  using Dwords = uint32_t __attribute__((vector_size(16)));
+
+  static float as_float(uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+  }
+  static uint32_t as_bits(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+  }
+
+  static Words load(const uint8_t* units) {
+    Words result;
+    std::memcpy(&result, units, sizeof result);
+    return result;
+  }
+  // Eight bytes per row, each widened to a word.
+  static Words load_bytes(const uint8_t* bytes) {
+    return Words{bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]};
+  }
+  static Words splat_words(int word) { return Words{} + static_cast<uint16_t>(word); }
+  // Every word shifted right by kBits, or left by -kBits.
+  template <int kBits>
+  static Words shift_right(Words a) {
+    if constexpr (kBits >= 0) return a >> kBits;
+    return a << (-kBits & 15);
+  }
+  static Words bit_and(Words a, Words b) { return a & b; }
+  // (a & mask) | (b & ~mask)
+  static Words select(Words mask, Words a, Words b) { return (a & mask) | (b & ~mask); }
+  // (a & mask) | b
+  static Words and_or(Words a, Words mask, Words b) { return (a & mask) | b; }
+  // For each byte of `index` (below 16): that entry of the row's table of 16 bytes.
+  [[gnu::noinline]] static Words lookup_bytes(Words table, Words index) {
+    uint8_t entries[16], indices[16], found[16];
+    std::memcpy(entries, &table, sizeof entries);
+    std::memcpy(indices, &index, sizeof indices);
+    for (int i = 0; i < 16; ++i) found[i] = entries[indices[i]];
+    return load(found);
+  }
+
+  // Words as unsigned integers.
+  static Floats even_integers(Words a) { return __builtin_convertvector(as_dwords(a) & 0xffff, Floats); }
+  static Floats odd_integers(Words a) { return __builtin_convertvector(as_dwords(a) >> 16, Floats); }
+  // Words as the upper halves of floats, which is bf16.
+  static Floats even_floats(Words high) { return as_floats(as_dwords(high) << 16); }
+  static Floats odd_floats(Words high) { return as_floats(as_dwords(high) & 0xffff0000); }
+  // Words as the upper and lower halves of floats.
+  static Floats even_floats(Words high, Words low) {
+    return as_floats(as_dwords(high) << 16 | (as_dwords(low) & 0xffff));
+  }
+  static Floats odd_floats(Words high, Words low) {
+    return as_floats((as_dwords(high) & 0xffff0000) | as_dwords(low) >> 16);
+  }
+
+  static Floats splat(float value) { return Floats{value, value, value, value}; }
+  // rows[i] in every place of row i.
+  static Floats splat_rows(const float* rows) { return splat(rows[0]); }
+  // The same four floats for every row.
+  static Floats repeat(const float* four) { return load(four); }
+  static Floats load(const float* a) { return Floats{a[0], a[1], a[2], a[3]}; }
+  static void store(float* destination, Floats a) { std::memcpy(destination, &a, sizeof a); }
+  static Floats add(Floats a, Floats b) { return a + b; }
+  static Floats subtract(Floats a, Floats b) { return a - b; }
+  static Floats multiply(Floats a, Floats b) { return a * b; }
+  static Floats multiply_add(Floats a, Floats b, Floats sum) { return a * b + sum; }
+
+  // rows[i] = the sum of the four floats of row i of the tile.
+  static void sum_rows(const Floats* slices, float* rows) {
+    for (int row = 0; row < kTileRows; ++row) {
+      rows[row] = (slices[row][0] + slices[row][1]) + (slices[row][2] + slices[row][3]);
+    }
+  }
+  // The eight floats of each row, in order, at rows + row * stride.
+  static void store_rows(Floats even, Floats odd, float* rows, int64_t) {
+    for (int i = 0; i < 4; ++i) {
+      rows[2 * i] = even[i];
+      rows[2 * i + 1] = odd[i];
+    }
+  }
+
+  static float half_to_float(uint16_t half) {
+    const float magnitude = as_float(static_cast<uint32_t>(half & 0x7fff) << 13) * 0x1p112f;
+    const uint32_t special = (half & 0x7c00) == 0x7c00 ? 0x7f800000u : 0u;
+    return as_float(as_bits(magnitude) | special | static_cast<uint32_t>(half & 0x8000) << 16);
+  }
+  // Eight values, as the processor converts them: round to nearest even, NaN and infinity kept.
+  static void halves_to_floats(const uint16_t* halves, float* floats) {
+    for (int i = 0; i < 8; ++i) floats[i] = half_to_float(halves[i]);
+  }
+  static void floats_to_halves(const float* floats, uint16_t* halves) {
+    for (int i = 0; i < 8; ++i) halves[i] = float_to_half(floats[i]);
+  }
+  static uint16_t float_to_half(float value) {
+    const uint32_t bits = as_bits(value);
+    const uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+    if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);
+    if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);  // rounds to 65536 or beyond
+    if (magnitude < 0x38800000) {  // subnormal in fp16: adding 0.5 aligns the last fp16 bit with the last fp32 bit
+      return static_cast<uint16_t>(sign | (as_bits(as_float(magnitude) + 0.5f) - as_bits(0.5f)));
+    }
+    const uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
+    return static_cast<uint16_t>(sign | ((rounded - 0x38000000) >> 13));
+  }
+
+  static void prefetch(const void* address) { __builtin_prefetch(address); }
+
+ private:
+  static Dwords as_dwords(Words a) { return reinterpret_cast<Dwords>(a); }
+  static Floats as_floats(Dwords a) { return reinterpret_cast<Floats>(a); }
+};
+
+}  // namespace
+}  // namespace requant::cpu::REQUANT_ISA

@@ -1,0 +1,53 @@
+// Takes the codes of one slice of a block out of their planes (pictures: common/tile16.h).
+#pragma once
+
+#include "common/tile16.h"
+#include "kernels/products.h"
+#include "kernels/unroll.h"
+
+namespace requant::cpu::REQUANT_ISA {
+namespace {
+
+template <int kBits>
+class Codes {
+  using Layout = Block<kBits>;
+
+ public:
+  REQUANT_INLINE Codes(const uint8_t* block, int slice) {
+    unroll<0, Layout::kPlanes>([&](auto plane) REQUANT_INLINE {
+      planes_[plane.value] = Isa::load(block + plane.value * kPlaneBytes + slice * Isa::kRows * kUnitBytes);
+    });
+    if constexpr (kBits == 3) high_ = Isa::load_bytes(block + kPlaneBytes + slice * Isa::kRows * kStepInputs);
+  }
+
+  // One code per word, in its low kBits bits; the bits above are arbitrary.
+  template <int kStep>
+  REQUANT_INLINE Words step() const {
+    constexpr int kShift = Layout::kFieldBits * (kStep % Layout::kStepsPerPlane);
+    const Words fields = Isa::template shift_right<kShift>(planes_[kStep / Layout::kStepsPerPlane]);
+    if constexpr (kBits != 3) return fields;
+    return Isa::select(Isa::splat_words(3), fields, Isa::template shift_right<kStep - 2>(high_));
+  }
+
+  // Two codes per word, one in each byte and nothing else: those of steps kStep and kStep + kStepsPerPlane / 2, where
+  // kStep is in the first half of its plane.
+  template <int kStep>
+  REQUANT_INLINE Words two_steps() const {
+    constexpr int kShift = Layout::kFieldBits * (kStep % Layout::kStepsPerPlane);
+    constexpr int kFieldMask = (1 << Layout::kFieldBits) - 1;
+    const Words fields = Isa::template shift_right<kShift>(planes_[kStep / Layout::kStepsPerPlane]);
+    const Words low_bits = Isa::splat_words(kFieldMask * 0x0101);
+    if constexpr (kBits != 3) return Isa::bit_and(fields, low_bits);
+    // Bits 0..3 of high | high << 4 belong to steps 0..3, bits 8..11 to steps 4..7.
+    const Words bytes = Isa::select(Isa::splat_words(0x000f), high_, Isa::template shift_right<-4>(high_));
+    const Words high_bits = Isa::bit_and(Isa::template shift_right<kStep - 2>(bytes), Isa::splat_words(0x0404));
+    return Isa::and_or(fields, low_bits, high_bits);
+  }
+
+ private:
+  Words planes_[Layout::kPlanes];
+  Words high_;
+};
+
+}  // namespace
+}  // namespace requant::cpu::REQUANT_ISA

@@ -1,0 +1,101 @@
+// The inputs x of one call, made ready once for all tiles.
+//
+//   rows         [tokens][in_padded]        in the type and order that the products want, zero beyond in_features
+//   sums         [tokens][segments]         sums of x over each segment
+//   transposed   [in_padded][columns]       fp32, for the sparse part; column t is token t, the rest is zero
+#pragma once
+
+#include <cstdint>
+
+#include "arguments.h"
+#include "kernels/buffer.h"
+#include "kernels/conversion.h"
+#include "kernels/parallel.h"
+#include "kernels/products.h"
+#include "kernels/segments.h"
+
+namespace requant::cpu::REQUANT_ISA {
+namespace {
+
+// Columns of `transposed` for this many tokens: a size that the sparse kernel has.
+inline int sparse_columns(int64_t tokens) { return tokens == 1 ? 1 : tokens <= 8 ? 8 : tokens <= 16 ? 16 : 32; }
+
+// The sum of `count` values, a multiple of eight.
+inline float sum_of(const float* x, int64_t count) {
+  float partial[kStepInputs] = {};
+  for (int64_t i = 0; i < count; i += kStepInputs) {
+    for (int k = 0; k < kStepInputs; ++k) partial[k] += x[i + k];
+  }
+  return ((partial[0] + partial[4]) + (partial[1] + partial[5])) +
+         ((partial[2] + partial[6]) + (partial[3] + partial[7]));
+}
+
+template <class Products>
+class Inputs {
+  using Input = typename Products::Input;
+
+ public:
+  Inputs(const LinearArguments& arguments, const Segments& segments, bool with_sums)
+      : columns(sparse_columns(arguments.tokens)),
+        arguments_(arguments),
+        segments_(segments),
+        in_padded_(segments.in_padded()),
+        in_place_(sizeof(Input) == sizeof(uint16_t) && in_padded_ == arguments.weight.in_features),
+        rows_(in_place_ ? 0 : arguments.tokens * in_padded_),
+        sums_(with_sums ? arguments.tokens * segments.count() : 0),
+        transposed_(arguments.weight.sparse.entries != nullptr ? in_padded_ * columns : 0) {}
+
+  // Every thread of the team calls this; then they wait for each other.
+  void prepare(const Team& team) {
+    const auto [begin, end] = team.share(arguments_.tokens);
+    for (int64_t token = begin; token < end; ++token) prepare_token(token);
+    if (transposed_.data() != nullptr) {
+      const auto [first, last] = team.share(in_padded_);
+      for (int64_t input = first; input < last; ++input) {
+        for (int64_t token = arguments_.tokens; token < columns; ++token) {
+          transposed_.data()[input * columns + token] = 0;
+        }
+      }
+    }
+    team.wait_for_all();
+  }
+
+  const Input* row(int64_t token) const {
+    return (in_place_ ? static_cast<const Input*>(arguments_.x) : rows_.data()) + token * in_padded_;
+  }
+  int64_t row_stride() const { return in_padded_; }
+  const float* sums(int64_t token) const { return sums_.data() + token * segments_.count(); }
+  const float* transposed(int64_t input) const { return transposed_.data() + input * columns; }
+
+  const int columns;
+
+ private:
+  void prepare_token(int64_t token) {
+    const int64_t in_features = arguments_.weight.in_features;
+    alignas(64) float x[kStretchInputs];
+    for (int64_t index = 0; index < segments_.count(); ++index) {
+      const Segment segment = segments_[index];
+      const int64_t length = segment.end - segment.begin;
+      const int64_t inside = smaller(length, in_features - segment.begin);
+      load_floats(arguments_.x, arguments_.x_dtype, token * in_features + segment.begin, inside, x);
+      for (int64_t i = inside; i < length; ++i) x[i] = 0;
+      if (sums_.data() != nullptr) sums_.data()[token * segments_.count() + index] = sum_of(x, length);
+      if (!in_place_) Products::arrange(x, length, rows_.data() + token * in_padded_ + segment.begin);
+      if (transposed_.data() != nullptr) {
+        float* column = transposed_.data() + segment.begin * columns + token;
+        for (int64_t i = 0; i < length; ++i) column[i * columns] = x[i];
+      }
+    }
+  }
+
+  const LinearArguments& arguments_;
+  const Segments& segments_;
+  int64_t in_padded_;
+  bool in_place_;
+  Buffer<Input> rows_;
+  Buffer<float> sums_;
+  Buffer<float> transposed_;
+};
+
+}  // namespace
+}  // namespace requant::cpu::REQUANT_ISA

@@ -1,0 +1,104 @@
+// How weights meet inputs. Both kinds accumulate in fp32. The weights of a slice and a step of eight inputs are one or
+// two registers, each with the same few inputs for every row:
+//
+//                  registers per step                        a step of inputs is stored as
+//   Fp32Products   fp32: even inputs, odd inputs             0 2 4 6 1 3 5 7
+//   Bf16Products   bf16: two products per lane               0 1 2 3 4 5 6 7
+//
+// A kind tells how integer codes become weights: `from_codes` gives code + kCodeOffset, whichever is cheapest.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/unroll.h"
+
+namespace requant::cpu::REQUANT_ISA {
+namespace {
+
+using Words = Isa::Words;
+using Floats = Isa::Floats;
+
+struct Fp32Products {
+  using Input = float;
+  using Register = Floats;
+  static constexpr int kRegisters = 2;
+  static constexpr int kRegisterInputs = kStepInputs / kRegisters;
+  struct Weights {
+    Register parts[kRegisters];
+  };
+
+  template <int kBits>
+  static constexpr float kCodeOffset = 0;
+
+  // Codes stand in the low kBits bits of each word; what is above is to be ignored.
+  template <int kBits>
+  REQUANT_INLINE static Weights from_codes(Words codes) {
+    const Words masked = Isa::bit_and(codes, Isa::splat_words((1 << kBits) - 1));
+    return {{Isa::even_integers(masked), Isa::odd_integers(masked)}};
+  }
+  REQUANT_INLINE static Weights from_bf16(Words high) { return {{Isa::even_floats(high), Isa::odd_floats(high)}}; }
+  REQUANT_INLINE static Weights from_halves(Words high, Words low) {
+    return {{Isa::even_floats(high, low), Isa::odd_floats(high, low)}};
+  }
+
+  REQUANT_INLINE static Floats multiply_add(Register weights, const float* inputs, Floats sum) {
+    return Isa::multiply_add(weights, Isa::repeat(inputs), sum);
+  }
+  // Puts `count` inputs, a multiple of eight, in order.
+  static void arrange(const float* inputs, int64_t count, float* arranged) {
+    for (int64_t step = 0; step < count; step += kStepInputs) {
+      for (int i = 0; i < kStepInputs; ++i) arranged[step + i] = inputs[step + (2 * i) % kStepInputs + i / 4];
+    }
+  }
+
+  REQUANT_INLINE static void store(Register weights, float* panel) { Isa::store(panel, weights); }
+  REQUANT_INLINE static Register load(const float* panel) { return Isa::load(panel); }
+};
+
+#ifdef __AVX512BF16__
+struct Bf16Products {
+  using Input = uint16_t;
+  using Register = Words;
+  static constexpr int kRegisters = 1;
+  static constexpr int kRegisterInputs = kStepInputs;
+  struct Weights {
+    Register parts[kRegisters];
+  };
+
+  // Up to 7 bits: behind the sign and exponent of 128, a code in the low mantissa bits of a bf16 reads 128 + code.
+  template <int kBits>
+  static constexpr float kCodeOffset = kBits < 8 ? 128 : 0;
+
+  template <int kBits>
+  REQUANT_INLINE static Weights from_codes(Words codes) {
+    if constexpr (kBits < 8) {
+      return {{Isa::and_or(codes, Isa::splat_words((1 << kBits) - 1), Isa::splat_words(0x4300))}};
+    } else {
+      const Fp32Products::Weights floats = Fp32Products::from_codes<kBits>(codes);
+      return {{Isa::join_bf16(floats.parts[0], floats.parts[1])}};
+    }
+  }
+  REQUANT_INLINE static Weights from_bf16(Words high) { return {{high}}; }
+
+  REQUANT_INLINE static Floats multiply_add(Register weights, const uint16_t* inputs, Floats sum) {
+    return Isa::multiply_add_bf16(weights, inputs, sum);
+  }
+  // The inputs are bf16 values: their upper halves are all of them.
+  static void arrange(const float* inputs, int64_t count, uint16_t* arranged) {
+    for (int64_t i = 0; i < count; ++i) {
+      uint32_t bits;
+      std::memcpy(&bits, inputs + i, sizeof bits);
+      arranged[i] = static_cast<uint16_t>(bits >> 16);
+    }
+  }
+
+  REQUANT_INLINE static void store(Register weights, uint16_t* panel) { _mm512_storeu_si512(panel, weights); }
+  REQUANT_INLINE static Register load(const uint16_t* panel) {
+    return Isa::load(reinterpret_cast<const uint8_t*>(panel));
+  }
+};
+#endif
+
+}  // namespace
+}  // namespace requant::cpu::REQUANT_ISA

@@ -1,0 +1,302 @@
+"""The CPU kernels against a float64 product with the format's own dequantized weight, on every instruction set."""
+
+import random
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from requant_kernels.backends import cpu
+from requant_kernels.formats import DenseWeight, LutWeight, SparseWeight, UniformWeight, tile16
+
+INSTRUCTION_SETS = cpu.INSTRUCTION_SETS[: len(cpu._cpu.instruction_sets())]
+FORMATS = [("uniform", 2), ("uniform", 3), ("uniform", 4), ("uniform", 8), ("lut", 2), ("lut", 3), ("lut", 4)]
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+TOKENS = (1, 2, 7, 16, 31, 33)
+OUT_FEATURES = (1, 15, 16, 17, 40, 64)
+IN_FEATURES = (32, 63, 64, 72, 100, 160, 257, 320, 520, 576)
+GROUP_SIZES = (32, 64, 96, 128, -1)
+SPARSE = ("none", "half_percent", "empty_rows", "full_row", "full_column", "no_entries")
+# ||y - ref|| / ||ref|| per token. bf16: outputs alone are rounded by up to 2^-9 = 2e-3.
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 4e-3}
+
+
+@dataclass
+class Case:
+    dense: DenseWeight
+    sparse: SparseWeight | None
+
+    @property
+    def reference(self) -> Tensor:
+        weight = self.dense.dequantize().double()
+        return weight if self.sparse is None else weight + self.sparse.to_dense().double()
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        dense, sparse = self.dense, self.sparse
+        second, third = (dense.scale, dense.zero) if isinstance(dense, UniformWeight) else (dense.table, dense.scale)
+        entries = (None,) * 3 if sparse is None else (sparse.row_offsets, sparse.columns, sparse.values)
+        return dense.codes, second, third, *entries
+
+    def linear(self, x: Tensor, bias: Tensor | None = None, sparse_index: Tensor | None = None) -> Tensor:
+        phase = "decode" if x.shape[0] == 1 else "batch" if x.shape[0] < 32 else "prefill"
+        kernel = cpu.BACKEND.kernels[self.dense.format, phase]
+        dense = self.dense
+        return kernel(x, *self.tensors, sparse_index, bias, dense.out_features, dense.bits, dense.group_size, "16bit")
+
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
+        dense = self.dense
+        kernel = cpu.BACKEND.kernels[dense.format, "dequantize"]
+        return kernel(*self.tensors, dense.out_features, dense.in_features, dense.bits, dense.group_size, dtype)
+
+
+def make_dense(pick: random.Random, format: str, bits: int, out_features: int, in_features: int) -> DenseWeight:
+    codes = torch.randint(0, 2**bits, (out_features, in_features), dtype=torch.uint8)
+    group_size, dtype = pick.choice(GROUP_SIZES), pick.choice(DTYPES)
+    groups = tile16.group_count(in_features, group_size)
+    scale = (torch.rand(out_features, groups) + 0.5).to(dtype)
+    if format == "uniform":
+        zero = pick.choice([None, (torch.rand(out_features, groups) * 2**bits).to(dtype)])
+        return UniformWeight.pack(codes, scale, zero, bits=bits, group_size=group_size)
+    table_dtype = pick.choice(DTYPES)
+    if pick.random() < 0.3:
+        return LutWeight.pack(codes, torch.randn(1, 2**bits).to(table_dtype), scale, bits=bits, group_size=group_size)
+    return LutWeight.pack(codes, torch.randn(out_features, 2**bits).to(table_dtype), bits=bits)
+
+
+def make_sparse(pick: random.Random, kind: str, out_features: int, in_features: int) -> SparseWeight | None:
+    mask = torch.rand(out_features, in_features) < 0.005
+    if kind == "none":
+        return None
+    if kind == "no_entries":
+        mask[:] = False
+    if kind == "empty_rows":
+        mask[::2] = False
+        mask[1::2, ::7] = True
+    if kind == "full_row":
+        mask[pick.randrange(out_features)] = True
+    if kind == "full_column":
+        mask[:, pick.randrange(in_features)] = True
+    values_dtype = pick.choice((torch.float16, torch.bfloat16))
+    return SparseWeight.from_dense(3 * torch.randn(out_features, in_features), mask, values_dtype)
+
+
+def make_case(pick: random.Random, format: str, bits: int, sparse: str | None = None) -> Case:
+    out_features, in_features = pick.choice(OUT_FEATURES), pick.choice(IN_FEATURES)
+    return Case(
+        make_dense(pick, format, bits, out_features, in_features),
+        make_sparse(pick, sparse or pick.choice(SPARSE), out_features, in_features),
+    )
+
+
+def relative_error(y: Tensor, reference: Tensor) -> float:
+    """The largest over tokens."""
+    return float(((y.double() - reference).norm(dim=1) / reference.norm(dim=1)).max())
+
+
+@pytest.fixture
+def pick(request: pytest.FixtureRequest) -> random.Random:
+    seed = random.SystemRandom().getrandbits(32)
+    request.node.add_report_section("setup", "seed", str(seed))
+    torch.manual_seed(seed)
+    return random.Random(seed)
+
+
+@pytest.fixture(params=INSTRUCTION_SETS)
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("REQUANT_CPU_ISA", request.param)
+    assert cpu.instruction_set() == request.param
+    return request.param
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("format", "bits"), FORMATS)
+def test_linear_matches_float64(
+    isa: str, format: str, bits: int, dtype: torch.dtype, tokens: int, pick: random.Random
+) -> None:
+    for sparse in pick.sample(SPARSE, 3):
+        case = make_case(pick, format, bits, sparse)
+        x = torch.randn(tokens, case.dense.in_features).to(dtype)
+        # Few outputs may cancel, and then a relative error says little: measure against the weights' size instead.
+        bias = pick.choice([None, torch.randn(case.dense.out_features).to(dtype), torch.randn(case.dense.out_features)])
+        y = case.linear(x, bias)
+        assert y.dtype == dtype
+        reference = x.double() @ case.reference.T
+        size = x.double().norm(dim=1) * case.reference.norm()
+        if bias is not None:
+            reference += bias.double()
+            size += bias.double().norm()
+        error = ((y.double() - reference).norm(dim=1) / size).max()
+        assert float(error) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize(("format", "bits"), FORMATS)
+def test_relative_error_on_a_larger_layer(isa: str, format: str, bits: int, tokens: int, pick: random.Random) -> None:
+    case = Case(make_dense(pick, format, bits, 96, 576), make_sparse(pick, "half_percent", 96, 576))
+    for dtype, tolerance in TOLERANCE.items():
+        x = torch.randn(tokens, 576).to(dtype)
+        assert relative_error(case.linear(x), x.double() @ case.reference.T) < tolerance
+
+
+@pytest.mark.parametrize("tokens", [1, 5])
+@pytest.mark.parametrize(("format", "bits"), FORMATS)
+def test_bf16_weights_are_not_rounded(isa: str, format: str, bits: int, tokens: int, pick: random.Random) -> None:
+    """With inputs whose only non-zero is 1, a token's output is a column of W: exact up to the output's rounding."""
+    case = Case(make_dense(pick, format, bits, 48, 320), make_sparse(pick, "half_percent", 48, 320))
+    columns = torch.randint(0, 320, (tokens,))
+    x = torch.nn.functional.one_hot(columns, 320).to(torch.bfloat16)
+    torch.testing.assert_close(
+        case.linear(x).double(), case.reference.T[columns].to(torch.bfloat16).double(), rtol=2**-8, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("format", "bits"), FORMATS)
+def test_dequantize_matches_the_format(
+    isa: str, format: str, bits: int, dtype: torch.dtype, pick: random.Random
+) -> None:
+    for sparse in SPARSE:
+        case = make_case(pick, format, bits, sparse)
+        expected = case.dense.dequantize()
+        if case.sparse is not None:
+            expected += case.sparse.to_dense()
+        torch.testing.assert_close(case.dequantize(dtype), expected.to(dtype), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("format", ["uniform", "lut"])
+def test_threads_do_not_change_a_bit(isa: str, format: str, tokens: int, pick: random.Random) -> None:
+    case = Case(make_dense(pick, format, 3, 200, 576), make_sparse(pick, "half_percent", 200, 576))
+    x = torch.randn(tokens, 576)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            # torch's own matrix product serves prefill; its result may depend on the number of threads.
+            results.append(case.linear(x) if tokens < 32 else case.dequantize(torch.float32))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("tokens", [1, 2, 7, 31, 33])
+@pytest.mark.parametrize(("format", "bits"), FORMATS)
+def test_a_bad_input_spoils_its_own_token_only(
+    isa: str, format: str, bits: int, tokens: int, bad: float, pick: random.Random
+) -> None:
+    case = Case(make_dense(pick, format, bits, 40, 100), make_sparse(pick, "half_percent", 40, 100))
+    for dtype in DTYPES:
+        x = torch.randn(tokens, 100).to(dtype)
+        clean = case.linear(x)
+        token = pick.randrange(tokens)
+        x[token, pick.randrange(100)] = bad
+        y = case.linear(x)
+        assert not y[token].isfinite().any()
+        others = torch.arange(tokens) != token
+        if tokens < 32:
+            assert torch.equal(y[others], clean[others])
+        else:  # torch's matrix product may round differently from call to call
+            torch.testing.assert_close(y[others], clean[others], rtol=0.02, atol=0.5)
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 33])
+@pytest.mark.parametrize(("format", "bits"), FORMATS)
+def test_large_inputs_stay_finite(isa: str, format: str, bits: int, tokens: int, pick: random.Random) -> None:
+    case = Case(make_dense(pick, format, bits, 33, 520), make_sparse(pick, "full_row", 33, 520))
+    for dtype in (torch.float32, torch.bfloat16):
+        x = (torch.randn(tokens, 520).sign() * 1e30).to(dtype)
+        y = case.linear(x)
+        assert y.isfinite().all()
+        size = 1e30 * case.reference.norm(dim=1) * 520**0.5
+        assert ((y.double() - x.double() @ case.reference.T).abs() / size).max() < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 40])
+def test_wide_layers_have_32_bit_columns(isa: str, tokens: int, pick: random.Random) -> None:
+    in_features = 65_536 + 300
+    codes = torch.randint(0, 4, (17, in_features), dtype=torch.uint8)
+    dense = UniformWeight.pack(codes, torch.rand(17, 1), bits=2, group_size=-1)
+    mask = torch.zeros(17, in_features, dtype=torch.bool)
+    mask[:, [0, 255, 256, 65_535, 65_536, in_features - 1]] = True
+    sparse = SparseWeight.from_dense(100 * torch.randn(17, in_features), mask)
+    assert sparse.columns.dtype == torch.int32
+    case = Case(dense, sparse)
+    x = torch.randn(tokens, in_features)
+    assert relative_error(case.linear(x), x.double() @ case.reference.T) < 1e-5
+
+
+def test_an_index_made_at_load_gives_the_same_result(isa: str, pick: random.Random) -> None:
+    case = Case(make_dense(pick, "lut", 4, 40, 576), make_sparse(pick, "full_column", 40, 576))
+    sparse = case.sparse
+    assert sparse is not None
+    index = cpu.prepare_sparse(sparse.row_offsets, sparse.columns, sparse.values, 40, 576)
+    for tokens in TOKENS:
+        x = torch.randn(tokens, 576)
+        assert torch.equal(case.linear(x, sparse_index=index), case.linear(x))
+
+
+@pytest.mark.parametrize("in_features", [65, 70, 127])
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_padding_holds_anything(isa: str, in_features: int, tokens: int, pick: random.Random) -> None:
+    """Codes of padded rows and inputs are whatever a checkpoint says; they must not reach y."""
+    dense = make_dense(pick, "uniform", 4, 17, in_features)
+    x = torch.randn(tokens, in_features)
+    clean = Case(dense, None).linear(x)
+    padded = tile16.unpack_codes(dense.codes, 4, *tile16.padded_shape(17, in_features))
+    padded[17:] = 15
+    padded[:, in_features:] = 15
+    spoiled = UniformWeight(tile16.pack_codes(padded, 4), dense.scale, dense.zero, 17, in_features, 4, dense.group_size)
+    assert torch.equal(Case(spoiled, None).linear(x), clean)
+
+
+@pytest.mark.parametrize(
+    ("row_offsets", "columns", "message"),
+    [
+        ([0, 1], [64], "columns must lie in 0..63, found 64"),
+        ([0, 2], [5, 300], "columns must lie in 0..63"),
+        ([0, 3], [5], "row_offsets must rise from 0 to the number of values, 1"),
+        ([1, 1], [5], "row_offsets must rise"),
+    ],
+)
+def test_a_damaged_sparse_part_is_refused(row_offsets: list[int], columns: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cpu.prepare_sparse(
+            torch.tensor(row_offsets, dtype=torch.int32),
+            torch.tensor(columns, dtype=torch.uint16),
+            torch.ones(len(columns), dtype=torch.float16),
+            len(row_offsets) - 1,
+            64,
+        )
+
+
+def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUANT_CPU_ISA", "sse9")
+    with pytest.raises(
+        ValueError, match="REQUANT_CPU_ISA must be one of scalar, avx2, avx512, avx512bf16, amx, got 'sse9'"
+    ):
+        cpu.instruction_set()
+
+
+@pytest.mark.parametrize("first", ["torch", "extension"])
+def test_one_openmp_runtime(first: str) -> None:
+    """The extension shares torch's OpenMP runtime, whichever of the two is loaded first."""
+    load_extension = (
+        f"import importlib.util as u; s = u.spec_from_file_location('_cpu', {cpu._cpu.__file__!r})\n"
+        "s.loader.exec_module(u.module_from_spec(s))\n"
+    )
+    load = ["import torch\n", load_extension]
+    count = (
+        "maps = open('/proc/self/maps').read().split()\n"
+        "print(len({name for name in maps if any(part in name for part in ('libgomp', 'libiomp', 'libomp'))}))"
+    )
+    program = "".join(load if first == "torch" else load[::-1]) + count
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "1"
