@@ -9,6 +9,7 @@ Nothing here needs torch: the extension sees raw pointers. Environment:
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ class CMakeBuild(build_ext):
     """Configures and builds the CMake project once and puts the module where setuptools expects it."""
 
     def build_extension(self, extension: Extension) -> None:
+        """Runs CMake; a failure says what is needed."""
         source = Path(__file__).resolve().parent
         target = Path(self.get_ext_fullpath(extension.name)).resolve()
         build = Path(self.build_temp).resolve()
@@ -43,11 +45,16 @@ class CMakeBuild(build_ext):
             "-DCMAKE_BUILD_TYPE=Release",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target.parent}",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={build / 'module'}",
         ]
         try:
             subprocess.run(configure, check=True)
             subprocess.run(["cmake", "--build", str(build)], check=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Renamed into place: linking over a module that a running program has mapped would crash that program.
+            new = target.with_suffix(".new")
+            shutil.copyfile(build / "module" / target.name, new)
+            new.replace(target)
         except (OSError, subprocess.CalledProcessError) as error:
             sys.exit(
                 f"error: building {extension.name} failed: {error}\n"
