@@ -6,6 +6,7 @@ import io
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from requant_kernels import DenseSparseLinear, SparseWeight, UniformWeight
 from requant_kernels.linear import ALIGNMENT_BYTES, _may_bypass_the_operator
@@ -82,7 +83,7 @@ def test_the_fast_path_steps_aside_when_somebody_watches(layer):
     assert not _may_bypass_the_operator(x.clone().requires_grad_())
     with torch.autocast("cpu", torch.bfloat16):
         assert not _may_bypass_the_operator(x)
-    with torch.utils.flop_counter.FlopCounterMode(display=False):
+    with FlopCounterMode(display=False):
         assert not _may_bypass_the_operator(x)
     with torch.device("cpu"):
         assert not _may_bypass_the_operator(x)

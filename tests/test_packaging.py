@@ -14,6 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CMakeLists.txt")
 FOLDERS = ("csrc", "requant_kernels", "python")
 PROGRAM = """
+import sys
+# An editable installation answers for missing submodules of any package of that name.
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
 import torch, requant_kernels
 from requant_kernels import DenseSparseLinear, env
 layer = DenseSparseLinear.from_linear(torch.nn.Linear(64, 32))

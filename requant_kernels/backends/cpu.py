@@ -26,7 +26,7 @@ except ImportError as error:
 INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "avx512bf16", "amx")
 """All that exist, slowest first; a processor runs a first part of them."""
 
-PREFILL_SLICE_BYTES = 4 << 20
+PREFILL_SLICE_BYTES = 16 << 20
 """Size of one decoded slice of rows: small enough for the cache, large enough for an efficient matrix product."""
 
 _DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -170,6 +170,11 @@ def _few_tokens(make_weight: Callable[..., _cpu.Weight]) -> Kernel:
     return kernel
 
 
+def _padded(matrix: Tensor, columns: int) -> Tensor:
+    """With that many columns of zeros appended."""
+    return torch.nn.functional.pad(matrix, (0, columns)) if columns else matrix
+
+
 def _prefill(make_weight: Callable[..., _cpu.Weight]) -> Kernel:
     """The kernel for many tokens: slices of rows of W, each used at once by torch's matrix product."""
 
@@ -195,8 +200,8 @@ def _prefill(make_weight: Callable[..., _cpu.Weight]) -> Kernel:
         dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
         # oneDNN's bf16 product reads past the end of a row whose length is not a multiple of 32, and a NaN there
         # reaches the outputs of another token: pad such rows.
-        padding = (0, -in_features % 32 if dtype == torch.bfloat16 else 0)
-        inputs = torch.nn.functional.pad(x.to(dtype), padding)
+        padding = -in_features % 32 if dtype == torch.bfloat16 else 0
+        inputs = _padded(x.to(dtype), padding)
         y = x.new_empty((x.shape[0], out_features))
         rows = max(16, PREFILL_SLICE_BYTES // (in_features * dtype.itemsize) // 16 * 16)
         tile = torch.empty((min(rows, out_features), in_features), dtype=dtype)
@@ -205,9 +210,7 @@ def _prefill(make_weight: Callable[..., _cpu.Weight]) -> Kernel:
             end = min(begin + rows, out_features)
             _cpu.dequantize(isa, weight, begin, end, tile.data_ptr(), _DTYPES[dtype], threads)
             slice_bias = None if bias is None else bias[begin:end].to(dtype)
-            y[:, begin:end] = torch.nn.functional.linear(
-                inputs, torch.nn.functional.pad(tile[: end - begin], padding), slice_bias
-            )
+            y[:, begin:end] = torch.nn.functional.linear(inputs, _padded(tile[: end - begin], padding), slice_bias)
         return y
 
     return kernel
@@ -231,10 +234,12 @@ def _dequantize(make_weight: Callable[..., _cpu.Weight]) -> Kernel:
     ) -> Tensor:
         sparse_index = _sparse_index(row_offsets, columns, values, None, out_features, in_features)
         weight = make_weight(codes, second, third, values, sparse_index, out_features, in_features, bits, group_size)
-        w = torch.empty((out_features, in_features), dtype=dtype)
+        # The kernel's bf16 rounds D before it adds S, good enough inside a product; here the sum is rounded once.
+        exact = torch.float32 if dtype == torch.bfloat16 and sparse_index is not None else dtype
+        w = torch.empty((out_features, in_features), dtype=exact)
         isa = _instruction_set(os.environ.get("REQUANT_CPU_ISA"))
-        _cpu.dequantize(isa, weight, 0, out_features, w.data_ptr(), _DTYPES[dtype], torch.get_num_threads())
-        return w
+        _cpu.dequantize(isa, weight, 0, out_features, w.data_ptr(), _DTYPES[exact], torch.get_num_threads())
+        return w.to(dtype)
 
     return kernel
 

@@ -139,6 +139,8 @@ def test_linear_matches_float64(
 def test_relative_error_on_a_larger_layer(isa: str, format: str, bits: int, tokens: int, pick: random.Random) -> None:
     case = Case(make_dense(pick, format, bits, 96, 576), make_sparse(pick, "half_percent", 96, 576))
     for dtype, tolerance in TOLERANCE.items():
+        if dtype == torch.bfloat16 and tokens >= 32:
+            tolerance *= 2.5  # a prefill rounds the weights to bf16; a few table entries round alike in all of a row
         x = torch.randn(tokens, 576).to(dtype)
         assert relative_error(case.linear(x), x.double() @ case.reference.T) < tolerance
 

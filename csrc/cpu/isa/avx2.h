@@ -81,6 +81,18 @@ struct Isa {
     _mm256_storeu_ps(rows + stride, _mm256_permute2f128_ps(first, second, 0x31));
   }
 
+  static Words round_to_bf16(Floats even, Floats odd) {
+    return _mm256_blend_epi16(_mm256_srli_epi32(round_bits(even), 16), round_bits(odd), 0xaa);
+  }
+  static void store_rows(const Words* steps, uint16_t* rows, int64_t stride) {
+    for (int i = 0; i < 4; i += 2) {
+      auto* place = reinterpret_cast<__m256i*>(rows + i * 8);
+      auto* next_row = reinterpret_cast<__m256i*>(rows + i * 8 + stride);
+      _mm256_storeu_si256(place, _mm256_permute2x128_si256(steps[i], steps[i + 1], 0x20));
+      _mm256_storeu_si256(next_row, _mm256_permute2x128_si256(steps[i], steps[i + 1], 0x31));
+    }
+  }
+
   static float half_to_float(uint16_t half) { return _cvtsh_ss(half); }
   static void halves_to_floats(const uint16_t* halves, float* floats) {
     _mm256_storeu_ps(floats, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves))));
@@ -91,6 +103,13 @@ struct Isa {
   }
 
   static void prefetch(const void* address) { _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0); }
+
+ private:
+  static Words round_bits(Floats a) {
+    const Words bits = _mm256_castps_si256(a);
+    const Words last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    return _mm256_add_epi32(bits, _mm256_add_epi32(_mm256_set1_epi32(0x7fff), last));
+  }
 };
 
 }  // namespace

@@ -96,6 +96,30 @@ struct Isa {
     store_two_rows(_mm512_permutexvar_epi64(halves_together, as_words(rows23)), rows + 2 * stride, stride);
   }
 
+#ifdef __AVX512BF16__
+  static Words round_to_bf16(Floats even, Floats odd) {
+    // The conversion puts the even values into the lower half and the odd ones into the upper half.
+    const __m512i place = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(place, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even)));
+  }
+#else
+  static Words round_to_bf16(Floats even, Floats odd) {
+    return select(upper_halves(), round_bits(odd), _mm512_srli_epi32(round_bits(even), 16));
+  }
+#endif
+  static void store_rows(const Words* steps, uint16_t* rows, int64_t stride) {
+    // Lanes are rows: a transposition of four registers by four lanes.
+    const Words rows01_first = _mm512_shuffle_i32x4(steps[0], steps[1], 0x44);
+    const Words rows23_first = _mm512_shuffle_i32x4(steps[0], steps[1], 0xee);
+    const Words rows01_last = _mm512_shuffle_i32x4(steps[2], steps[3], 0x44);
+    const Words rows23_last = _mm512_shuffle_i32x4(steps[2], steps[3], 0xee);
+    _mm512_storeu_si512(rows, _mm512_shuffle_i32x4(rows01_first, rows01_last, 0x88));
+    _mm512_storeu_si512(rows + stride, _mm512_shuffle_i32x4(rows01_first, rows01_last, 0xdd));
+    _mm512_storeu_si512(rows + 2 * stride, _mm512_shuffle_i32x4(rows23_first, rows23_last, 0x88));
+    _mm512_storeu_si512(rows + 3 * stride, _mm512_shuffle_i32x4(rows23_first, rows23_last, 0xdd));
+  }
+
   static float half_to_float(uint16_t half) { return _cvtsh_ss(half); }
   static void halves_to_floats(const uint16_t* halves, float* floats) {
     _mm256_storeu_ps(floats, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves))));
@@ -111,6 +135,12 @@ struct Isa {
   static Words upper_halves() { return _mm512_set1_epi32(static_cast<int>(0xffff0000)); }
   static Words as_words(Floats a) { return _mm512_castps_si512(a); }
   static Floats as_floats(Words a) { return _mm512_castsi512_ps(a); }
+#ifndef __AVX512BF16__
+  static Words round_bits(Floats a) {
+    const Words bits = as_words(a), last = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    return _mm512_add_epi32(bits, _mm512_add_epi32(_mm512_set1_epi32(0x7fff), last));
+  }
+#endif
   // In each lane: a0 + a2, b0 + b2, a1 + a3, b1 + b3.
   static Floats add_neighbours(Floats a, Floats b) { return add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); }
   static void store_two_rows(__m512i two_rows, float* rows, int64_t stride) {

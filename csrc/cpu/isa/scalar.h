@@ -110,6 +110,13 @@ struct Isa {
     }
   }
 
+  // A step rounded to bf16, to nearest even; the values are finite.
+  static Words round_to_bf16(Floats even, Floats odd) {
+    return reinterpret_cast<Words>(round_bits(even) >> 16 | (round_bits(odd) & 0xffff0000));
+  }
+  // Four consecutive steps: the 32 words of each row, in order, at rows + row * stride.
+  static void store_rows(const Words* steps, uint16_t* rows, int64_t) { std::memcpy(rows, steps, 4 * sizeof(Words)); }
+
   static float half_to_float(uint16_t half) {
     const float magnitude = as_float(static_cast<uint32_t>(half & 0x7fff) << 13) * 0x1p112f;
     const uint32_t special = (half & 0x7c00) == 0x7c00 ? 0x7f800000u : 0u;
@@ -139,6 +146,11 @@ struct Isa {
  private:
   static Dwords as_dwords(Words a) { return reinterpret_cast<Dwords>(a); }
   static Floats as_floats(Dwords a) { return reinterpret_cast<Floats>(a); }
+  // The upper 16 bits of each float are the rounded value.
+  static Dwords round_bits(Floats a) {
+    const Dwords bits = reinterpret_cast<Dwords>(a);
+    return bits + 0x7fff + (bits >> 16 & 1);
+  }
 };
 
 }  // namespace

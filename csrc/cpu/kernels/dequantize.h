@@ -1,4 +1,7 @@
-// Rows of W = D + S, for any format, through a tile of fp32 that stays in the first-level cache.
+// Rows of W = D + S, for any format, through a tile that stays in the first-level cache.
+//
+// The tile is fp32, or bf16 if that is what is wanted: then D is rounded before S is added and the sum is rounded
+// again, which saves half of the time.
 #pragma once
 
 #include "arguments.h"
@@ -12,10 +15,12 @@
 namespace requant::cpu::REQUANT_ISA {
 namespace {
 
-// Format has Fp32Products.
-template <class Format>
+// Format has Fp32Products; Element is float or uint16_t, a bf16.
+template <class Format, class Element>
 class Dequantize {
   static constexpr int kBlockBytes = Block<Format::kBits>::kBytes;
+  static constexpr bool kBf16 = sizeof(Element) == sizeof(uint16_t);
+  static constexpr int kStepsTogether = 4;  // steps of a row that are stored at once
 
  public:
   explicit Dequantize(const DequantizeArguments& arguments)
@@ -35,36 +40,56 @@ class Dequantize {
     Format format(weight_, segments_.groups(), tile);
     const int64_t blocks = (weight_.in_features + kBlockInputs - 1) / kBlockInputs;
     const uint8_t* codes = weight_.codes + tile * blocks * kBlockBytes;
-    alignas(64) float rows[kTileRows * kStretchInputs];
+    alignas(64) Element rows[kTileRows * kStretchInputs];
     for (int64_t index = 0; index < segments_.count(); ++index) {
       const Segment& segment = segments_[index];
       format.select_group(segment.group);
       for_each_block(segment, [&](int64_t block, auto first, auto last) REQUANT_INLINE {
-        float* block_rows = rows + block * kBlockInputs % kStretchInputs;
+        Element* block_rows = rows + block * kBlockInputs % kStretchInputs;
         for (int slice = 0; slice < Isa::kSlices; ++slice) {
-          const Floats scale = Isa::splat_rows(format.scales() + slice * Isa::kRows);
-          const auto value = [&](Floats decoded) REQUANT_INLINE {
-            if constexpr (Format::kCentered) {
-              decoded = Isa::subtract(decoded, Isa::splat_rows(format.centers() + slice * Isa::kRows));
-            }
-            return Isa::multiply(decoded, scale);
-          };
-          float* slice_rows = block_rows + slice * Isa::kRows * kStretchInputs;
-          format.template decode<first.value, last.value>(
-              codes + block * kBlockBytes, slice, [&](auto step, Fp32Products::Weights weights) REQUANT_INLINE {
-                Isa::store_rows(value(weights.parts[0]), value(weights.parts[1]), slice_rows + step.value * kStepInputs,
-                                kStretchInputs);
-              });
+          decode_slice<first.value, last.value>(format, codes + block * kBlockBytes, slice,
+                                                block_rows + slice * Isa::kRows * kStretchInputs);
         }
       });
       if (segment.ends_stretch) finish_stretch(tile, segment.stretch(), rows);
     }
   }
 
-  void finish_stretch(int64_t tile, int64_t stretch, float* rows) const {
+  // Steps kFirst ..< kLast of one slice of a block; both are multiples of kStepsTogether.
+  template <int kFirst, int kLast>
+  REQUANT_INLINE static void decode_slice(const Format& format, const uint8_t* block_codes, int slice, Element* rows) {
+    const Floats scale = Isa::splat_rows(format.scales() + slice * Isa::kRows);
+    const Floats center = Format::kCentered ? Isa::splat_rows(format.centers() + slice * Isa::kRows) : scale;
+    const auto value = [&](Floats decoded) REQUANT_INLINE {
+      return Isa::multiply(Format::kCentered ? Isa::subtract(decoded, center) : decoded, scale);
+    };
+    Words rounded[kStepsPerBlock];
+    format.template decode<kFirst, kLast>(
+        block_codes, slice, [&](auto step, Fp32Products::Weights weights) REQUANT_INLINE {
+          const Floats even = value(weights.parts[0]), odd = value(weights.parts[1]);
+          if constexpr (kBf16) {
+            rounded[step.value] = Isa::round_to_bf16(even, odd);
+          } else {
+            Isa::store_rows(even, odd, rows + step.value * kStepInputs, kStretchInputs);
+          }
+        });
+    if constexpr (kBf16) {
+      unroll<kFirst / kStepsTogether, kLast / kStepsTogether>([&](auto part) REQUANT_INLINE {
+        constexpr int kStep = part.value * kStepsTogether;
+        Isa::store_rows(rounded + kStep, rows + kStep * kStepInputs, kStretchInputs);
+      });
+    }
+  }
+
+  void finish_stretch(int64_t tile, int64_t stretch, Element* rows) const {
     if (weight_.sparse.entries != nullptr) {
       for_each_entry(weight_, tile * segments_.stretches() + stretch, [&](Entry entry) REQUANT_INLINE {
-        rows[entry.row * kStretchInputs + entry.input] += entry.value;
+        Element& weight = rows[entry.row * kStretchInputs + entry.input];
+        if constexpr (kBf16) {
+          weight = float_to_bf16(bf16_to_float(weight) + entry.value);
+        } else {
+          weight += entry.value;
+        }
       });
     }
     const int64_t input = stretch * kStretchInputs;
@@ -72,7 +97,12 @@ class Dequantize {
     const int64_t end = smaller((tile + 1) * kTileRows, arguments_.row_end);
     for (int64_t row = tile * kTileRows; row < end; ++row) {
       const int64_t place = (row - arguments_.row_begin) * weight_.in_features + input;
-      store_floats(rows + row % kTileRows * kStretchInputs, arguments_.w_dtype, place, inputs, arguments_.w);
+      const Element* source = rows + row % kTileRows * kStretchInputs;
+      if constexpr (kBf16) {
+        std::memcpy(static_cast<uint16_t*>(arguments_.w) + place, source, inputs * sizeof(Element));
+      } else {
+        store_floats(source, arguments_.w_dtype, place, inputs, arguments_.w);
+      }
     }
   }
 
@@ -83,7 +113,8 @@ class Dequantize {
 
 template <class Format>
 void run_dequantize(const DequantizeArguments& arguments) {
-  Dequantize<Format>(arguments).run();
+  if (arguments.w_dtype == Dtype::kBFloat16) return Dequantize<Format, uint16_t>(arguments).run();
+  Dequantize<Format, float>(arguments).run();
 }
 
 }  // namespace

@@ -36,10 +36,19 @@ REQUANT_INLINE inline void for_each_entry(const Weight& weight, int64_t tile_and
 template <int kTokens>
 REQUANT_INLINE inline void add_sparse(const Weight& weight, int64_t tile_and_stretch, const float* inputs,
                                       float* sums) {
+  constexpr int kFloats = sizeof(Isa::Floats) / sizeof(float);
   for_each_entry(weight, tile_and_stretch, [&](Entry entry) REQUANT_INLINE {
     const float* x = inputs + entry.input * kTokens;
     float* sum = sums + entry.row * kTokens;
-    for (int token = 0; token < kTokens; ++token) sum[token] += entry.value * x[token];
+    [[maybe_unused]] const Isa::Floats value = Isa::splat(entry.value);
+    if constexpr (kTokens % kFloats == 0) {
+#pragma GCC unroll 8
+      for (int token = 0; token < kTokens; token += kFloats) {
+        Isa::store(sum + token, Isa::multiply_add(value, Isa::load(x + token), Isa::load(sum + token)));
+      }
+    } else {
+      for (int token = 0; token < kTokens; ++token) sum[token] += entry.value * x[token];
+    }
   });
 }
 

@@ -15,8 +15,8 @@ def naive(weight: torch.Tensor, bits: int, group_size: int, symmetric: bool, kee
         for start in range(0, weight.shape[1], length):
             group = weight[row, start : start + length]
             counted = group[~keep[row, start : start + length]]
-            low, high = (counted.min(), counted.max()) if counted.numel() else (torch.tensor(0.0), torch.tensor(0.0))
-            span = counted.abs().max() / 2 ** (bits - 1) if symmetric else (high - low) / top
+            low, high = (extreme(torch.cat((counted, torch.zeros(1)))) for extreme in (torch.min, torch.max))
+            span = max(-low, high) / 2 ** (bits - 1) if symmetric else (high - low) / top
             scale = max(float(span), 1e-5 / top)
             scale = float(torch.tensor(scale).bfloat16())
             zero = 2.0 ** (bits - 1) if symmetric else min(max(round(float(-low / scale)), 0), top)
