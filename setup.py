@@ -39,6 +39,7 @@ class CMakeBuild(build_ext):
 
         configure = [
             "cmake",
+            "--fresh",  # an earlier cache names tools of a build environment that is gone
             f"-S{source}",
             f"-B{build}",
             "-GNinja",

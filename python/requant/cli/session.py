@@ -64,9 +64,13 @@ def check_json_target(target: str | None) -> None:
 
     if target in (None, JSON_TO_STDOUT):
         return
+    file = Path(str(target))
+    existed = file.exists()
     try:
-        with Path(str(target)).open("a", encoding="utf-8"):
+        with file.open("a", encoding="utf-8"):
             pass
+        if not existed:
+            file.unlink()  # an error later on must not leave an empty file behind
     except OSError as error:
         raise InputError(f"--json {target}: cannot be written: {error.strerror}") from None
 
