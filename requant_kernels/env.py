@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from requant_kernels import dispatch
+from requant_kernels.backends import cpu
 from requant_kernels.version import __version__
 
 PACKAGES = ("torch", "transformers", "safetensors", "triton", "gguf", "datasets")
@@ -30,13 +31,18 @@ def report() -> dict[str, Any]:
             "model": _cpu_model(),
             "architecture": platform.machine(),
             "threads": torch.get_num_threads(),
-            "torch_capability": torch.backends.cpu.get_cpu_capability(),
+            "instruction_set": _instruction_set(),
         },
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
         "backends": dispatch.backend_report() | NOT_IN_THIS_VERSION,
         "serving": {device: dispatch.backend_for(device).name for device in ("cpu",)},
     }
+
+
+def _instruction_set() -> str | None:
+    """Which of the CPU backend's instruction sets is in use; None if the backend is not live."""
+    return cpu.instruction_set() if dispatch.backends()["cpu"].unavailable_reason is None else None
 
 
 def _version(package: str) -> str:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tiny_model import SHARD_SIZE, make_model, make_tokenizer, quantize_quickly
 
 from requant_kernels.checkpoint import save_checkpoint
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed_package_in_subprocesses() -> Iterator[None]:
+    """A program that a test starts imports what is installed, not the sources in the folder that it is started in."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("PYTHONSAFEPATH", "1")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ def test_the_report_is_json_and_names_every_backend():
     assert "no CUDA sources" in report["backends"]["cuda"]
     assert report["versions"]["torch"].startswith("2.")
     assert report["cpu"]["threads"] >= 1
+    assert report["cpu"]["instruction_set"] in ("scalar", "avx2", "avx512", "avx512bf16", "amx")
 
 
 def test_an_absent_package_is_reported_as_such():
