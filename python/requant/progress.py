@@ -50,12 +50,12 @@ class RichProgress:
 
         columns = (
             rich_progress.TextColumn("{task.description}"),
-            rich_progress.BarColumn(),
+            rich_progress.BarColumn(bar_width=None),  # gives way to the text on a narrow terminal
             rich_progress.TaskProgressColumn(),
             rich_progress.TimeElapsedColumn(),
             rich_progress.TextColumn("left"),
             rich_progress.TimeRemainingColumn(),
         )
-        with rich_progress.Progress(*columns, console=self._console) as display:
+        with rich_progress.Progress(*columns, console=self._console, expand=True) as display:
             identifier = display.add_task(name, total=total)
             yield lambda amount: display.advance(identifier, amount)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from requant_kernels.dispatch import Backend, Kernel
+from requant_kernels.formats.tile16 import TILE_ROWS, round_up
 
 try:
     from requant_kernels import _cpu
@@ -26,8 +27,8 @@ except ImportError as error:
 INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "avx512bf16", "amx")
 """All that exist, slowest first; a processor runs a first part of them."""
 
-PREFILL_SLICE_BYTES = 16 << 20
-"""Size of one decoded slice of rows: small enough for the cache, large enough for an efficient matrix product."""
+PREFILL_SLICE_BYTES = 6 << 20
+"""Size of one decoded slice of rows, at most: small enough for the cache, large enough for an efficient product."""
 
 _DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
@@ -175,6 +176,12 @@ def _padded(matrix: Tensor, columns: int) -> Tensor:
     return torch.nn.functional.pad(matrix, (0, columns)) if columns else matrix
 
 
+def _slice_rows(out_features: int, row_bytes: int) -> int:
+    """Rows of a slice: whole tiles, and all slices alike, since a short last one would be a slow product."""
+    slices = max(1, -(-out_features * row_bytes // PREFILL_SLICE_BYTES))
+    return round_up(-(-out_features // slices), TILE_ROWS)
+
+
 def _prefill(make_weight: Callable[..., _cpu.Weight]) -> Kernel:
     """The kernel for many tokens: slices of rows of W, each used at once by torch's matrix product."""
 
@@ -203,14 +210,20 @@ def _prefill(make_weight: Callable[..., _cpu.Weight]) -> Kernel:
         padding = -in_features % 32 if dtype == torch.bfloat16 else 0
         inputs = _padded(x.to(dtype), padding)
         y = x.new_empty((x.shape[0], out_features))
-        rows = max(16, PREFILL_SLICE_BYTES // (in_features * dtype.itemsize) // 16 * 16)
-        tile = torch.empty((min(rows, out_features), in_features), dtype=dtype)
+        rows = _slice_rows(out_features, in_features * dtype.itemsize)
+        tile = torch.empty((rows, in_features), dtype=dtype)
+        product = y if y.dtype == dtype else inputs.new_empty((x.shape[0], out_features))
         isa, threads = _instruction_set(os.environ.get("REQUANT_CPU_ISA")), torch.get_num_threads()
         for begin in range(0, out_features, rows):
             end = min(begin + rows, out_features)
             _cpu.dequantize(isa, weight, begin, end, tile.data_ptr(), _DTYPES[dtype], threads)
-            slice_bias = None if bias is None else bias[begin:end].to(dtype)
-            y[:, begin:end] = torch.nn.functional.linear(inputs, _padded(tile[: end - begin], padding), slice_bias)
+            matrix = _padded(tile[: end - begin], padding).t()
+            if bias is None:
+                torch.mm(inputs, matrix, out=product[:, begin:end])
+            else:
+                torch.addmm(bias[begin:end].to(dtype), inputs, matrix, out=product[:, begin:end])
+        if product is not y:
+            y.copy_(product)
         return y
 
     return kernel

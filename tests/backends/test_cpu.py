@@ -152,9 +152,7 @@ def test_bf16_weights_are_not_rounded(isa: str, format: str, bits: int, tokens: 
     case = Case(make_dense(pick, format, bits, 48, 320), make_sparse(pick, "half_percent", 48, 320))
     columns = torch.randint(0, 320, (tokens,))
     x = torch.nn.functional.one_hot(columns, 320).to(torch.bfloat16)
-    torch.testing.assert_close(
-        case.linear(x).double(), case.reference.T[columns].to(torch.bfloat16).double(), rtol=2**-8, atol=1e-5
-    )
+    torch.testing.assert_close(case.linear(x).double(), case.reference.T[columns], rtol=2**-8 + 2**-16, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
