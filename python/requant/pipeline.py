@@ -74,12 +74,9 @@ def quantize(
     """
     progress = progress or SilentProgress()
     linears = find_linears(model, recipe.skip)
-    plan = Plan.of(recipe)
-    windows = None
-    if plan.needs_windows:
-        windows = sample_windows(
-            tokenizer, calibration_text or "", recipe.samples, recipe.sequence_length, recipe.seed
-        ).to(next(model.parameters()).device)
+    windows = calibration_windows(tokenizer, calibration_text, recipe)
+    if windows is not None:
+        windows = windows.to(next(model.parameters()).device)
     with single_precision(model) as dtypes:
         # After an error the parameters must have their own dtypes: `dtypes` gets the checkpoint's only at the end.
         target = {each: getattr(torch, recipe.dtype) if recipe.dtype else dtype for each, dtype in dtypes.items()}
@@ -99,6 +96,16 @@ def quantize(
     if isinstance(model, PreTrainedModel):
         attach_quantization_config(model, recipe.to_dict(), report["provenance"])
     return QuantizeResult(model, recipe, report)
+
+
+def calibration_windows(tokenizer: Any, calibration_text: str | None, recipe: Recipe) -> Tensor | None:
+    """int64 [samples, sequence_length], or None if the recipe needs no calibration.
+
+    Raises InputError if the text is too short.
+    """
+    if not Plan.of(recipe).needs_windows:
+        return None
+    return sample_windows(tokenizer, calibration_text or "", recipe.samples, recipe.sequence_length, recipe.seed)
 
 
 class Work:

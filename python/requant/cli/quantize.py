@@ -91,6 +91,7 @@ def quantize(
     text = load_text(calibration)
 
     from requant.estimate import estimate
+    from requant.pipeline import calibration_windows
     from requant.pipeline import quantize as run_pipeline
     from requant.progress import RichProgress
     from requant.report import estimate_line, estimate_table, model_bits, quantized_line
@@ -99,6 +100,7 @@ def quantize(
     loaded, tokenizer, source_dtype = load_for_quantization(model)
     if recipe.dtype is None and loaded.dtype != source_dtype:
         recipe = Recipe.from_dict(recipe.to_dict() | {"dtype": str(source_dtype).removeprefix("torch.")})
+    calibration_windows(tokenizer, text, recipe)
     loaded.to(target)
     expected = estimate(loaded, recipe)
     status = console(stderr=True)
