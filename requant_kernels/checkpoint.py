@@ -61,7 +61,7 @@ tags: [requant]
 
 ```python
 import requant_kernels  # without this line transformers would ignore the quantization
-model = transformers.AutoModelForCausalLM.from_pretrained("{name}")
+model = transformers.AutoModelForCausalLM.from_pretrained("path/to/this/directory")
 ```
 
 Weights quantized by requant-kernels: every quantized linear layer is W = D + S, {bits} dense codes plus a sparse part
@@ -157,7 +157,7 @@ def save_checkpoint(
             file.chmod((temporary / CONFIG_FILE).stat().st_mode)
         checkpoint = validate_structure(temporary)
         _write_json(temporary / CHECKSUMS_FILE, _checksums(checkpoint.tensors))
-        (temporary / "README.md").write_text(_model_card(checkpoint, Path(directory).name), encoding="utf-8")
+        (temporary / "README.md").write_text(_model_card(checkpoint), encoding="utf-8")
 
 
 def validate_structure(directory: str | Path) -> Checkpoint:
@@ -285,7 +285,8 @@ def check_layer_content(where: str, spec: LayerSpec, tensors: Mapping[str, Tenso
             raise CheckpointError(f"{where}: {error}") from None
 
 
-def _model_card(checkpoint: Checkpoint, name: str) -> str:
+def _model_card(checkpoint: Checkpoint) -> str:
+    """The same for equal checkpoints, wherever they are written."""
     modules = checkpoint.config.modules
     weights = sum(spec.shape[0] * spec.shape[1] for spec in modules.values())
     stored_bytes = sum(
@@ -294,9 +295,8 @@ def _model_card(checkpoint: Checkpoint, name: str) -> str:
         for key in spec.tensors()
     )
     bits = "/".join(f"{bits}-bit" for bits in sorted({spec.bits for spec in modules.values()}))
-    return MODEL_CARD.format(
-        name=name, bits=bits, layers=len(modules), true_bits=8 * stored_bytes / weights if weights else 0.0
-    )
+    true_bits = 8 * stored_bytes / weights if weights else 0.0
+    return MODEL_CARD.format(bits=bits, layers=len(modules), true_bits=true_bits)
 
 
 def _checksums(tensors: Mapping[str, StoredTensor]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_model_card_opens_with_the_import(tiny_checkpoint: Path) -> None:
 
 def test_saving_twice_gives_equal_bytes(tmp_path: Path) -> None:
     contents = []
-    for directory in (tmp_path / "a" / "model", tmp_path / "b" / "model"):
+    for directory in (tmp_path / "a", tmp_path / "b"):
         save_checkpoint(quantize_quickly(make_model(3)), make_tokenizer(), directory)
         contents.append({file.name: file.read_bytes() for file in directory.iterdir()})
     assert contents[0] == contents[1]
