@@ -67,7 +67,7 @@ def main() -> None:
     table = Table("weights", *(f"{tokens} tokens" for tokens in options.tokens), title=title)
     for name, *cells in zip(contenders, *columns, strict=True):
         table.add_row(name, *cells)
-    Console(width=None if Console().is_terminal else 200).print(table)
+    Console(width=None if Console().is_terminal else 240).print(table)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ except ImportError as error:
 INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "avx512bf16", "amx")
 """All that exist, slowest first; a processor runs a first part of them."""
 
-PREFILL_SLICE_BYTES = 6 << 20
+PREFILL_SLICE_BYTES = 12 << 20
 """Size of one decoded slice of rows, at most: small enough for the cache, large enough for an efficient product."""
 
 _DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
