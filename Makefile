@@ -23,7 +23,7 @@ lint: $(VENV)/installed
 	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cpp')
 
 benchmark: $(VENV)/installed
-	$(BIN)/pytest benchmarks --benchmark-only
+	$(BIN)/pytest benchmarks/linear_cpu.py --benchmark-only
 
 install: $(VENV)/installed
 
