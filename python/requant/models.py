@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 GGUF_SUFFIX = ".gguf"
+GGUF_PACKAGES = ("gguf", "accelerate")
+"""What transformers needs to read such a file; the extra [demo] brings them."""
 # What a model is saved in if its source does not say: a GGUF file holds blocks, not the original weights.
 DEFAULT_DTYPE = torch.bfloat16
 
@@ -124,12 +126,20 @@ def smollm2(model: SmolLM2 = SmolLM2()) -> Path:
     directory = cache_directory() / model.directory_name
     if (directory / CONFIG_FILE).exists():
         return directory
-    if importlib.util.find_spec("gguf") is None:
-        raise InputError("the demonstration model is a GGUF file: pip install 'requant-kernels[demo]', or use --model")
+    _require_gguf_packages("the demonstration model (--model DIR takes one of yours)")
     with tempfile.TemporaryDirectory() as temporary, atomic_directory(directory) as output:
         gguf = _download_gguf(model, Path(temporary))
         _convert_gguf(gguf, output)
     return directory
+
+
+def _require_gguf_packages(source: str | Path) -> None:
+    """Raises InputError if a package is missing without which transformers cannot read GGUF files."""
+    missing = [name for name in GGUF_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"{source}: reading GGUF needs the package {' and '.join(missing)}: pip install 'requant-kernels[demo]'"
+        )
 
 
 def _download_gguf(model: SmolLM2, folder: Path) -> Path:
@@ -188,8 +198,7 @@ def _load(
 
     location: dict[str, Any] = {"pretrained_model_name_or_path": str(source)}
     if path.suffix == GGUF_SUFFIX:
-        if importlib.util.find_spec("gguf") is None:
-            raise InputError(f"{source}: reading GGUF needs the package gguf: pip install 'requant-kernels[demo]'")
+        _require_gguf_packages(source)
         location = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     options: dict[str, Any] = {"dtype": dtype or ("auto" if path.suffix != GGUF_SUFFIX else DEFAULT_DTYPE)}
     if path.suffix == GGUF_SUFFIX and hasattr(transformers, "GgufConfig"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import importlib.util
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from damage import drop_tensor, edit_json, patch, truncate
+from requant import models
 from requant.errors import InputError
 from requant.models import (
     SmolLM2,
@@ -154,3 +157,16 @@ def test_the_cached_model_is_not_made_again(wheel_folder: Path, tmp_path: Path) 
     directory.mkdir(parents=True)
     (directory / "config.json").write_text("{}")
     assert smollm2() == directory
+
+
+def test_the_demo_extra_brings_what_reading_gguf_needs() -> None:
+    required = [line for line in importlib.metadata.requires("requant-kernels") or () if 'extra == "demo"' in line]
+    assert all(any(line.startswith(name) for line in required) for name in models.GGUF_PACKAGES)
+    assert all(importlib.util.find_spec(name) for name in models.GGUF_PACKAGES)
+
+
+def test_a_package_that_gguf_needs_is_named_if_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(models, "GGUF_PACKAGES", ("gguf", "no_such_package"))
+    with pytest.raises(InputError, match=r"model.gguf: reading GGUF needs the package no_such_package: pip install"):
+        models.load_model(tmp_path / "model.gguf")
