@@ -13,6 +13,7 @@ from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWei
 from requant_kernels.formats.rounding import SHARED_TABLES, round_to_quantiles, round_to_shared_table, round_uniform
 from requant_kernels.formats.spec import dtype_name
 from requant_kernels.formats.storage import FLOAT_DTYPES, bits_per_weight, check
+from requant_kernels.operands import WeightOperands
 
 ALIGNMENT_BYTES = 64
 """Kernels load whole cache lines; a tensor that was read from a file may start anywhere."""
@@ -161,21 +162,21 @@ class DenseSparseLinear(nn.Module):
         self.prepare()
         return self
 
-    def _arguments(self) -> ops.LinearArguments:
+    @property
+    def operands(self) -> WeightOperands:
+        """D + S as kernels receive it, over this layer's buffers."""
         buffers: dict[str, Any] = self._buffers
         first, second, third = _DENSE_BUFFERS[self.format]
-        return ops.LinearArguments(
-            buffers[first],
-            buffers[second],
-            buffers[third],
+        return WeightOperands(
+            self.format,
+            (buffers[first], buffers[second], buffers[third]),
             buffers["row_offsets"],
             buffers["columns"],
             buffers["values"],
             buffers["sparse_index"],
-            buffers["bias"],
             self.out_features,
-            self.bits,
-            self.group_size,
+            self.in_features,
+            (self.bits, self.group_size),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -183,13 +184,13 @@ class DenseSparseLinear(nn.Module):
         if _may_bypass_the_operator(x):
             if x.shape[-1:] != (self.in_features,) or x.dtype not in FLOAT_DTYPES or x.device != self.codes.device:
                 self._refuse(x)
-            return ops.linear_unchecked(self.format, x, self._arguments())
+            return ops.linear_unchecked(x, self.operands, self._buffers["bias"], ops.ACTIVATIONS[0])
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if x.shape[-1:] != (self.in_features,):
             self._refuse(x)
-        operator = torch.ops.requant.uniform_linear if self.format == "uniform" else torch.ops.requant.lut_linear
-        return operator(x, *self._arguments())
+        arguments = self.operands.linear_arguments(self._buffers["bias"], ops.ACTIVATIONS[0])
+        return ops.linear_operator(self.format)(x, *arguments)
 
     def _refuse(self, x: Tensor) -> None:
         raise ValueError(
@@ -200,17 +201,12 @@ class DenseSparseLinear(nn.Module):
     @property
     def dense(self) -> DenseWeight:
         """The dense part, over this layer's buffers."""
-        tensors = tuple(self._buffers[name] for name in _DENSE_BUFFERS[self.format])
-        kind: Any = UniformWeight if self.format == "uniform" else LutWeight
-        return kind(*tensors, self.out_features, self.in_features, self.bits, self.group_size)
+        return self.operands.dense_weight
 
     @property
     def sparse(self) -> SparseWeight | None:
         """The sparse part, over this layer's buffers."""
-        row_offsets, columns, values = (self._buffers[name] for name in _SPARSE_BUFFERS)
-        if row_offsets is None or columns is None or values is None:
-            return None
-        return SparseWeight(row_offsets, columns, values, self.in_features)
+        return self.operands.sparse_weight
 
     @property
     def spec(self) -> LayerSpec:
@@ -235,10 +231,7 @@ class DenseSparseLinear(nn.Module):
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """D + S, [out_features, in_features]."""
-        dequantize = getattr(torch.ops.requant, f"dequantize_{self.format}")
-        return dequantize(
-            *self._arguments()[:6], self.out_features, self.in_features, self.bits, self.group_size, dtype
-        )
+        return ops.dequantize_operator(self.format)(*self.operands.dequantize_arguments(dtype))
 
     @property
     def stored_bytes(self) -> int:

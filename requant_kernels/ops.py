@@ -12,26 +12,83 @@ expected. The kernels come from `requant_kernels.dispatch`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from requant_kernels import dispatch
-from requant_kernels.formats import LutWeight, UniformWeight, tile16
+from requant_kernels.formats import DENSE_FORMATS, tile16
 from requant_kernels.formats.sparse import VALUE_DTYPES, columns_dtype
 from requant_kernels.formats.storage import FLOAT_DTYPES, check
 from requant_kernels.formats.uniform import check_group_size
+from requant_kernels.operands import WeightOperands
 
 ACTIVATIONS = ("16bit",)
 
-_SPARSE = "Tensor? row_offsets, Tensor? columns, Tensor? values"
-_LINEAR = f"{_SPARSE}, Tensor? sparse_index, Tensor? bias, SymInt out_features, int bits, int group_size"
-_DEQUANTIZE = f"{_SPARSE}, SymInt out_features, SymInt in_features, int bits, int group_size, ScalarType dtype"
-_DENSE = {"uniform": "Tensor codes, Tensor scale, Tensor? zero", "lut": "Tensor codes, Tensor table, Tensor? scale"}
-_BIAS_POSITION = 8  # among the operator's arguments, x being 0
-SUPPORTED_BITS = {"uniform": UniformWeight.supported_bits, "lut": LutWeight.supported_bits}
+_SPARSE = ("Tensor? row_offsets", "Tensor? columns", "Tensor? values")
+
+
+class Schema(NamedTuple):
+    """The arguments that differ between formats, as torch.library declares them."""
+
+    dense: tuple[str, ...]
+    """Tensors of D, codes first."""
+    parameters: tuple[str, ...]
+
+    @property
+    def linear(self) -> str:
+        """Of the linear operator."""
+        sparse = (*_SPARSE, "Tensor? sparse_index", "Tensor? bias", "SymInt out_features")
+        arguments = ("Tensor x", *self.dense, *sparse, *self.parameters, 'str activations="16bit"')
+        return f"({', '.join(arguments)}) -> Tensor"
+
+    @property
+    def dequantize(self) -> str:
+        """Of the operator that makes W."""
+        sizes = ("SymInt out_features", "SymInt in_features")
+        return f"({', '.join((*self.dense, *_SPARSE, *sizes, *self.parameters, 'ScalarType dtype'))}) -> Tensor"
+
+    @property
+    def bias_position(self) -> int:
+        """Of the bias among the linear operator's arguments, x being 0."""
+        return len(self.dense) + len(_SPARSE) + 2
+
+
+SCHEMAS = {
+    "uniform": Schema(("Tensor codes", "Tensor scale", "Tensor? zero"), ("int bits", "int group_size")),
+    "lut": Schema(("Tensor codes", "Tensor table", "Tensor? scale"), ("int bits", "int group_size")),
+}
+
+
+class LinearOperands(NamedTuple):
+    """The arguments of a linear operator, sorted."""
+
+    x: Tensor
+    weight: WeightOperands
+    bias: Tensor | None
+    activations: str
+
+    @classmethod
+    def sort(cls, format: str, x: Tensor, *args: Any) -> LinearOperands:
+        """`args` are the operator's, in the order of its schema."""
+        dense, rest = args[: len(SCHEMAS[format].dense)], args[len(SCHEMAS[format].dense) :]
+        row_offsets, columns, values, sparse_index, bias, out_features, *parameters = rest
+        activations = parameters.pop() if len(parameters) > len(SCHEMAS[format].parameters) else ACTIVATIONS[0]
+        in_features = x.shape[-1] if x.ndim else 0
+        sparse = (row_offsets, columns, values, sparse_index)
+        return cls(
+            x, WeightOperands(format, dense, *sparse, out_features, in_features, tuple(parameters)), bias, activations
+        )
+
+
+def _sort_dequantize(format: str, *args: Any) -> tuple[WeightOperands, torch.dtype]:
+    """The arguments of a dequantize operator, sorted."""
+    dense, rest = args[: len(SCHEMAS[format].dense)], args[len(SCHEMAS[format].dense) : -1]
+    row_offsets, columns, values, *sizes_and_parameters = rest
+    (out_features, in_features), parameters = sizes_and_parameters[:2], tuple(sizes_and_parameters[2:])
+    sparse = (row_offsets, columns, values, None)
+    return WeightOperands(format, dense, *sparse, out_features, in_features, parameters), args[-1]
 
 
 def _check_tensor(name: str, tensor: Tensor, shape: tuple[Any, ...], dtypes: tuple[torch.dtype, ...]) -> None:
@@ -41,136 +98,131 @@ def _check_tensor(name: str, tensor: Tensor, shape: tuple[Any, ...], dtypes: tup
         raise ValueError(f"{name} must have shape {list(shape)}, got {list(tensor.shape)}")
 
 
-class LinearArguments(NamedTuple):
-    """The arguments of a linear operator after x. `second` and `third` are (scale, zero) of `uniform` and
-    (table, scale) of `lut`.
-    """
-
-    codes: Tensor
-    second: Tensor
-    third: Tensor | None
-    row_offsets: Tensor | None
-    columns: Tensor | None
-    values: Tensor | None
-    sparse_index: Tensor | None
-    bias: Tensor | None
-    out_features: int
-    bits: int
-    group_size: int
-    activations: str = "16bit"
-
-
-def _check_weight(
-    format: str,
-    codes: Tensor,
-    second: Tensor,
-    third: Tensor | None,
-    row_offsets: Tensor | None,
-    columns: Tensor | None,
-    values: Tensor | None,
-    out_features: int,
-    in_features: int,
-    bits: int,
-    group_size: int,
-) -> None:
-    """Raises ValueError unless the tensors describe one [out_features, in_features] weight."""
-    check("bits", bits, SUPPORTED_BITS[format])
+def _check_tile16(weight: WeightOperands) -> tuple[int, tuple[int, int]]:
+    """Checks codes, bits and group_size; returns the number of tiles and the shape of values per group."""
+    bits, group_size = weight.parameters
+    check("bits", bits, DENSE_FORMATS[weight.format].supported_bits)
     check_group_size(group_size)
-    _check_tensor("codes", codes, tile16.packed_shape(out_features, in_features, bits), (torch.int32,))
+    codes = weight.codes
+    _check_tensor("codes", codes, tile16.packed_shape(weight.out_features, weight.in_features, bits), (torch.int32,))
     tiles = codes.shape[0]
-    groups = (tiles, tile16.group_count(in_features, group_size) * tile16.TILE_ROWS)
-    if format == "uniform":
-        _check_tensor("scale", second, groups, FLOAT_DTYPES)
-        if third is not None:
-            _check_tensor("zero", third, groups, (second.dtype,))
-    else:
-        rows = second.shape[0] if second.ndim == 2 and second.shape[0] == 1 else tiles * tile16.TILE_ROWS
-        _check_tensor("table", second, (rows, 2**bits), FLOAT_DTYPES)
-        if third is not None:
-            _check_tensor("scale", third, groups, FLOAT_DTYPES)
-    sparse = (row_offsets, columns, values)
+    return tiles, (tiles, tile16.group_count(weight.in_features, group_size) * tile16.TILE_ROWS)
+
+
+def _check_uniform(weight: WeightOperands) -> None:
+    _, scale, zero = weight.dense
+    assert scale is not None
+    _, groups = _check_tile16(weight)
+    _check_tensor("scale", scale, groups, FLOAT_DTYPES)
+    if zero is not None:
+        _check_tensor("zero", zero, groups, (scale.dtype,))
+
+
+def _check_lut(weight: WeightOperands) -> None:
+    _, table, scale = weight.dense
+    assert table is not None
+    tiles, groups = _check_tile16(weight)
+    rows = 1 if table.ndim == 2 and table.shape[0] == 1 else tiles * tile16.TILE_ROWS
+    _check_tensor("table", table, (rows, 2 ** weight.parameters[0]), FLOAT_DTYPES)
+    if scale is not None:
+        _check_tensor("scale", scale, groups, FLOAT_DTYPES)
+
+
+_CHECKS = {"uniform": _check_uniform, "lut": _check_lut}
+
+
+def _check_weight(weight: WeightOperands) -> None:
+    """Raises ValueError unless the tensors describe one [out_features, in_features] weight."""
+    _CHECKS[weight.format](weight)
+    row_offsets, columns, values = sparse = (weight.row_offsets, weight.columns, weight.values)
     if any(part is None for part in sparse) and any(part is not None for part in sparse):
         raise ValueError("row_offsets, columns and values must be given together or not at all")
     if row_offsets is not None and columns is not None and values is not None:
-        _check_tensor("row_offsets", row_offsets, (out_features + 1,), (torch.int32,))
-        _check_tensor("columns", columns, tuple(values.shape[:1]), (columns_dtype(in_features),))
+        _check_tensor("row_offsets", row_offsets, (weight.out_features + 1,), (torch.int32,))
+        _check_tensor("columns", columns, tuple(values.shape[:1]), (columns_dtype(weight.in_features),))
         _check_tensor("values", values, tuple(columns.shape), VALUE_DTYPES)
-    for tensor in (second, third, *sparse):
-        if tensor is not None and tensor.device != codes.device:
-            raise ValueError(f"all tensors must be on the device of codes, {codes.device}, got one on {tensor.device}")
+    device = weight.codes.device
+    for tensor in (*weight.dense, *sparse):
+        if tensor is not None and tensor.device != device:
+            raise ValueError(f"all tensors must be on the device of codes, {device}, got one on {tensor.device}")
 
 
-def _check_linear(format: str, x: Tensor, arguments: LinearArguments) -> None:
+def _check_linear(operands: LinearOperands) -> None:
     """Raises ValueError unless x and the weight fit together."""
-    codes, bias = arguments.codes, arguments.bias
+    x, weight, bias, activations = operands
     check("x.dtype", x.dtype, FLOAT_DTYPES)
-    check("activations", arguments.activations, ACTIVATIONS)
+    check("activations", activations, ACTIVATIONS)
     if x.ndim == 0:
         raise ValueError("x must have at least one dimension, got a scalar")
-    if x.device != codes.device:
-        raise ValueError(f"x must be on the device of codes, {codes.device}, got {x.device}")
-    _check_weight(format, *arguments[:6], arguments.out_features, x.shape[-1], arguments.bits, arguments.group_size)
+    if x.device != weight.codes.device:
+        raise ValueError(f"x must be on the device of codes, {weight.codes.device}, got {x.device}")
+    _check_weight(weight)
     if bias is not None:
-        _check_tensor("bias", bias, (arguments.out_features,), FLOAT_DTYPES)
+        _check_tensor("bias", bias, (weight.out_features,), FLOAT_DTYPES)
 
 
-def _define(format: str) -> None:
+def linear_operator(format: str) -> Any:
+    """requant::<format>_linear."""
+    return getattr(torch.ops.requant, f"{format}_linear")
+
+
+def dequantize_operator(format: str) -> Any:
+    """requant::dequantize_<format>."""
+    return getattr(torch.ops.requant, f"dequantize_{format}")
+
+
+def _define(format: str, schema: Schema) -> None:
     """Defines the linear and the dequantize operator of one format."""
     linear, dequantize = f"requant::{format}_linear", f"requant::dequantize_{format}"
-    torch.library.define(linear, f'(Tensor x, {_DENSE[format]}, {_LINEAR}, str activations="16bit") -> Tensor')
-    torch.library.define(dequantize, f"({_DENSE[format]}, {_DEQUANTIZE}) -> Tensor")
+    torch.library.define(linear, schema.linear)
+    torch.library.define(dequantize, schema.dequantize)
 
     @torch.library.impl(linear, "CompositeExplicitAutograd")
-    def run_linear(x: Tensor, *args: Any) -> Tensor:
-        arguments = LinearArguments(*args)
-        _check_linear(format, x, arguments)
+    def run_linear(*args: Any) -> Tensor:
+        x, weight, bias, activations = operands = LinearOperands.sort(format, *args)
+        _check_linear(operands)
         with _no_autocast(x):
-            return linear_unchecked(format, x, LinearArguments(*_contiguous(arguments)))
+            return linear_unchecked(x, weight.contiguous(), bias, activations)
 
     @torch.library.register_fake(linear)
-    def fake_linear(x: Tensor, *args: Any) -> Tensor:
-        arguments = LinearArguments(*args)
-        _check_linear(format, x, arguments)
-        return x.new_empty((*x.shape[:-1], arguments.out_features))
+    def fake_linear(*args: Any) -> Tensor:
+        operands = LinearOperands.sort(format, *args)
+        _check_linear(operands)
+        return operands.x.new_empty((*operands.x.shape[:-1], operands.weight.out_features))
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, arguments = inputs[0], LinearArguments(*inputs[1:])
-        ctx.save_for_backward(*arguments[:6])
-        ctx.geometry = (arguments.out_features, x.shape[-1], arguments.bits, arguments.group_size, x.dtype)
-        ctx.bias_dtype = None if arguments.bias is None else arguments.bias.dtype
-        ctx.arguments_without_gradient = len(inputs) - _BIAS_POSITION - 1
+        x, weight, bias, _ = LinearOperands.sort(format, *inputs)
+        arguments = weight.dequantize_arguments(x.dtype)
+        tensors = len(schema.dense) + len(_SPARSE)
+        ctx.save_for_backward(*arguments[:tensors])
+        ctx.other_arguments = arguments[tensors:]
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        ctx.inputs = len(inputs)
 
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_x = grad_bias = None
+        gradients: list[Tensor | None] = [None] * ctx.inputs
         if ctx.needs_input_grad[0]:
-            weight = getattr(torch.ops.requant, f"dequantize_{format}")(*ctx.saved_tensors, *ctx.geometry)
-            grad_x = grad @ weight
-        if ctx.needs_input_grad[_BIAS_POSITION]:
-            grad_bias = grad.flatten(0, -2).sum(0).to(ctx.bias_dtype)
-        before, after = (None,) * (_BIAS_POSITION - 1), (None,) * ctx.arguments_without_gradient
-        return grad_x, *before, grad_bias, *after
+            gradients[0] = grad @ dequantize_operator(format)(*ctx.saved_tensors, *ctx.other_arguments)
+        if ctx.needs_input_grad[schema.bias_position]:
+            gradients[schema.bias_position] = grad.flatten(0, -2).sum(0).to(ctx.bias_dtype)
+        return tuple(gradients)
 
     torch.library.register_autograd(linear, backward, setup_context=setup_context)
 
     @torch.library.impl(dequantize, "CompositeExplicitAutograd")
     def run_dequantize(*args: Any) -> Tensor:
-        *weight, dtype = args
-        _check_weight(format, *weight)
+        weight, dtype = _sort_dequantize(format, *args)
+        _check_weight(weight)
         check("dtype", dtype, FLOAT_DTYPES)
-        kernel = dispatch.dequantize_kernel_for(format, args[0].device.type)
-        with _no_autocast(args[0]):
-            return kernel(*_contiguous(args))
+        kernel = dispatch.dequantize_kernel_for(format, weight.codes.device.type)
+        with _no_autocast(weight.codes):
+            return kernel(weight.contiguous(), dtype)
 
     @torch.library.register_fake(dequantize)
     def fake_dequantize(*args: Any) -> Tensor:
-        *weight, dtype = args
-        _check_weight(format, *weight)
-        codes, out_features, in_features = args[0], args[6], args[7]
-        return codes.new_empty((out_features, in_features), dtype=dtype)
-
-
-def _contiguous(args: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple(arg.contiguous() if isinstance(arg, Tensor) else arg for arg in args)
+        weight, dtype = _sort_dequantize(format, *args)
+        _check_weight(weight)
+        return weight.codes.new_empty((weight.out_features, weight.in_features), dtype=dtype)
 
 
 def _no_autocast(tensor: Tensor) -> torch.autocast:
@@ -178,20 +230,19 @@ def _no_autocast(tensor: Tensor) -> torch.autocast:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
-def linear_unchecked(format: str, x: Tensor, arguments: LinearArguments) -> Tensor:
+def linear_unchecked(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
     """The linear operator past its checks, for a caller whose arguments are right and contiguous by construction. x may
     have any leading dimensions, no tokens, and any strides.
     """
-    bias = arguments.bias
     if bias is not None and bias.dtype not in (x.dtype, torch.float32):
-        arguments = arguments._replace(bias=bias.float())
-    rows = x.reshape(-1, x.shape[-1]).contiguous()
+        bias = bias.float()
+    rows = (x if x.ndim == 2 else x.reshape(-1, weight.in_features)).contiguous()
     if rows.shape[0] == 0:
-        y = x.new_empty((0, arguments.out_features))
+        y = x.new_empty((0, weight.out_features))
     else:
-        y = dispatch.kernel_for(format, x.device.type, rows.shape[0])(rows, *arguments)
-    return y.view(*x.shape[:-1], arguments.out_features)
+        y = dispatch.kernel_for(weight.format, x.device.type, rows.shape[0])(rows, weight, bias, activations)
+    return y if x.ndim == 2 else y.view(*x.shape[:-1], weight.out_features)
 
 
-for _format in _DENSE:
-    _define(_format)
+for _format, _schema in SCHEMAS.items():
+    _define(_format, _schema)

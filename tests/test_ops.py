@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from requant_kernels import DenseSparseLinear
-from requant_kernels.ops import LinearArguments
 
 LAYERS = {
     "uniform": {"format": "uniform", "bits": 3, "group_size": 64},
@@ -24,22 +23,29 @@ def operator(layer):
     return getattr(torch.ops.requant, f"{layer.format}_linear").default
 
 
+def arguments_of(layer, **changes):
+    """The operator's arguments after x, some of them replaced by name."""
+    values = layer.operands.linear_arguments(layer.bias, "16bit")
+    names = [argument.name for argument in operator(layer)._schema.arguments[1:]]
+    assert changes.keys() <= set(names)
+    return [changes.get(name, value) for name, value in zip(names, values, strict=True)]
+
+
 @pytest.mark.parametrize("requires_grad", [True, False])
 def test_opcheck(layer, requires_grad):
     x = torch.randn(3, 100, requires_grad=requires_grad)
-    torch.library.opcheck(operator(layer), (x, *layer._arguments()))
+    torch.library.opcheck(operator(layer), (x, *arguments_of(layer)))
 
 
 def test_opcheck_dequantize(layer):
     dequantize = getattr(torch.ops.requant, f"dequantize_{layer.format}").default
-    geometry = (layer.out_features, layer.in_features, layer.bits, layer.group_size, torch.float32)
-    torch.library.opcheck(dequantize, (*layer._arguments()[:6], *geometry))
+    torch.library.opcheck(dequantize, layer.operands.dequantize_arguments(torch.float32))
 
 
 @pytest.mark.parametrize("shape", [(100,), (1, 100), (2, 3, 100), (40, 100), (0, 100), (2, 0, 100)])
 def test_the_result_is_x_times_dense_plus_sparse(layer, shape):
     x = torch.randn(shape)
-    y = operator(layer)(x, *layer._arguments())
+    y = operator(layer)(x, *arguments_of(layer))
     expected = x.double() @ layer.dequantize().double().T + layer.bias.double()
     assert y.shape == (*shape[:-1], 50)
     assert y.dtype == x.dtype
@@ -78,9 +84,8 @@ WRONG = {
 def test_a_wrong_argument_is_named(argument):
     layer = DenseSparseLinear.from_linear(nn.Linear(100, 50), bits=3)
     value, message = WRONG[argument]
-    arguments = layer._arguments()._replace(**{argument: value})
     with pytest.raises(ValueError, match=message):
-        operator(layer)(torch.randn(1, 100), *arguments)
+        operator(layer)(torch.randn(1, 100), *arguments_of(layer, **{argument: value}))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +100,7 @@ def test_a_wrong_argument_is_named(argument):
 )
 def test_a_wrong_input_is_refused(layer, x, message):
     with pytest.raises(ValueError, match=message):
-        operator(layer)(x, *layer._arguments())
+        operator(layer)(x, *arguments_of(layer))
 
 
 @pytest.mark.parametrize(("second", "third"), [("scale", "zero"), ("table", "scale")])
@@ -103,8 +108,7 @@ def test_group_values_of_the_wrong_shape_are_named(second, third):
     format = "uniform" if second == "scale" else "lut"
     options = {"table": "nf4"} if format == "lut" else {}
     layer = DenseSparseLinear.from_linear(nn.Linear(100, 50), format, bits=4, group_size=64, **options)
-    for position, name in (("second", second), ("third", third)):
-        arguments: LinearArguments = layer._arguments()
-        wrong = getattr(arguments, position)[:, :3]
+    for name in (second, third):
+        wrong = getattr(layer, name)[:, :3]
         with pytest.raises(ValueError, match=f"^{name} must have shape"):
-            operator(layer)(torch.randn(1, 100), *arguments._replace(**{position: wrong}))
+            operator(layer)(torch.randn(1, 100), *arguments_of(layer, **{name: wrong}))

@@ -14,8 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from requant_kernels.dispatch import Backend, Kernel
+from requant_kernels.dispatch import Backend
 from requant_kernels.formats.tile16 import TILE_ROWS, round_up
+from requant_kernels.operands import WeightOperands
 
 try:
     from requant_kernels import _cpu
@@ -34,16 +35,17 @@ _DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
 def instruction_set() -> str:
-    """The instruction set in use: the best that this processor has, up to REQUANT_CPU_ISA.
+    """The instruction set in use: the best that this processor has, up to REQUANT_CPU_ISA when it is first asked for.
 
     Raises ValueError if REQUANT_CPU_ISA is set to something else than one of INSTRUCTION_SETS.
     """
-    return _cpu.instruction_sets()[_instruction_set(os.environ.get("REQUANT_CPU_ISA"))]
+    return _cpu.instruction_sets()[selected_instruction_set()]
 
 
 @functools.cache
-def _instruction_set(limit: str | None) -> int:
-    limit = limit or INSTRUCTION_SETS[-1]
+def selected_instruction_set() -> int:
+    """Its place among those that run here."""
+    limit = os.environ.get("REQUANT_CPU_ISA") or INSTRUCTION_SETS[-1]
     if limit not in INSTRUCTION_SETS:
         raise ValueError(f"REQUANT_CPU_ISA must be one of {', '.join(INSTRUCTION_SETS)}, got '{limit}'")
     return min(INSTRUCTION_SETS.index(limit), len(_cpu.instruction_sets()) - 1)
@@ -68,107 +70,85 @@ def prepare_sparse(row_offsets: Tensor, columns: Tensor, values: Tensor, out_fea
     return index
 
 
-def _sparse_index(
-    row_offsets: Tensor | None,
-    columns: Tensor | None,
-    values: Tensor | None,
-    sparse_index: Tensor | None,
-    out_features: int,
-    in_features: int,
-) -> Tensor | None:
-    """The index that came with the call, or one made for it."""
-    if sparse_index is not None or row_offsets is None or columns is None or values is None:
-        return sparse_index
-    return prepare_sparse(row_offsets, columns, values, out_features, in_features)
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
-def _uniform_weight(
-    codes: Tensor,
-    scale: Tensor,
-    zero: Tensor | None,
-    values: Tensor | None,
-    sparse_index: Tensor | None,
-    out_features: int,
-    in_features: int,
-    bits: int,
-    group_size: int,
-) -> _cpu.Weight:
+def _dtype(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else _DTYPES[tensor.dtype]
+
+
+def _native(weight: WeightOperands) -> _cpu.Weight:
+    """The weight as the extension knows it: addresses that are good as long as the tensors live."""
+    return _NATIVE_WEIGHTS[weight.format](weight)
+
+
+def _uniform_weight(weight: WeightOperands) -> _cpu.Weight:
+    codes, scale, zero = weight.dense
+    bits, group_size = weight.parameters
     return _cpu.uniform_weight(
-        codes.data_ptr(),
-        scale.data_ptr(),
-        0 if zero is None else zero.data_ptr(),
-        _DTYPES[scale.dtype],
-        0 if sparse_index is None else sparse_index.data_ptr(),
-        0 if values is None else _DTYPES[values.dtype],
-        out_features,
-        in_features,
+        _address(codes),
+        _address(scale),
+        _address(zero),
+        _dtype(scale),
+        _address(weight.sparse_index),
+        _dtype(weight.values),
+        weight.out_features,
+        weight.in_features,
         bits,
         group_size,
     )
 
 
-def _lut_weight(
-    codes: Tensor,
-    table: Tensor,
-    scale: Tensor | None,
-    values: Tensor | None,
-    sparse_index: Tensor | None,
-    out_features: int,
-    in_features: int,
-    bits: int,
-    group_size: int,
-) -> _cpu.Weight:
+def _lut_weight(weight: WeightOperands) -> _cpu.Weight:
+    codes, table, scale = weight.dense
+    bits, group_size = weight.parameters
+    assert table is not None
     return _cpu.lut_weight(
-        codes.data_ptr(),
-        table.data_ptr(),
-        0 if scale is None else scale.data_ptr(),
-        _DTYPES[table.dtype],
-        0 if scale is None else _DTYPES[scale.dtype],
+        _address(codes),
+        _address(table),
+        _address(scale),
+        _dtype(table),
+        _dtype(scale),
         table.shape[0] == 1,
-        0 if sparse_index is None else sparse_index.data_ptr(),
-        0 if values is None else _DTYPES[values.dtype],
-        out_features,
-        in_features,
+        _address(weight.sparse_index),
+        _dtype(weight.values),
+        weight.out_features,
+        weight.in_features,
         bits,
         group_size,
     )
 
 
-def _few_tokens(make_weight: Callable[..., _cpu.Weight]) -> Kernel:
+_NATIVE_WEIGHTS = {"uniform": _uniform_weight, "lut": _lut_weight}
+
+
+def _indexed(weight: WeightOperands) -> WeightOperands:
+    """With a sparse index: the one that came with the call, or one made for it."""
+    row_offsets, columns, values = weight.row_offsets, weight.columns, weight.values
+    if weight.sparse_index is not None or row_offsets is None or columns is None or values is None:
+        return weight
+    index = prepare_sparse(row_offsets, columns, values, weight.out_features, weight.in_features)
+    return weight._replace(sparse_index=index)
+
+
+def few_tokens(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
     """The kernel for one token (decode) and for a few (batch)."""
-
-    def kernel(
-        x: Tensor,
-        codes: Tensor,
-        second: Tensor,
-        third: Tensor | None,
-        row_offsets: Tensor | None,
-        columns: Tensor | None,
-        values: Tensor | None,
-        sparse_index: Tensor | None,
-        bias: Tensor | None,
-        out_features: int,
-        bits: int,
-        group_size: int,
-        activations: str,
-    ) -> Tensor:
-        tokens, in_features = x.shape
-        sparse_index = _sparse_index(row_offsets, columns, values, sparse_index, out_features, in_features)
-        y = x.new_empty((tokens, out_features))
-        _cpu.linear(
-            _instruction_set(os.environ.get("REQUANT_CPU_ISA")),
-            make_weight(codes, second, third, values, sparse_index, out_features, in_features, bits, group_size),
-            x.data_ptr(),
-            _DTYPES[x.dtype],
-            tokens,
-            0 if bias is None else bias.data_ptr(),
-            0 if bias is None else _DTYPES[bias.dtype],
-            y.data_ptr(),
-            torch.get_num_threads(),
-        )
-        return y
-
-    return kernel
+    weight = _indexed(weight)
+    tokens = x.shape[0]
+    y = x.new_empty((tokens, weight.out_features))
+    _cpu.linear(
+        selected_instruction_set(),
+        _native(weight),
+        x.data_ptr(),
+        _DTYPES[x.dtype],
+        tokens,
+        _address(bias),
+        _dtype(bias),
+        y.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return y
 
 
 def _padded(matrix: Tensor, columns: int) -> Tensor:
@@ -182,91 +162,56 @@ def _slice_rows(out_features: int, row_bytes: int) -> int:
     return round_up(-(-out_features // slices), TILE_ROWS)
 
 
-def _prefill(make_weight: Callable[..., _cpu.Weight]) -> Kernel:
+def prefill(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
     """The kernel for many tokens: slices of rows of W, each used at once by torch's matrix product."""
-
-    def kernel(
-        x: Tensor,
-        codes: Tensor,
-        second: Tensor,
-        third: Tensor | None,
-        row_offsets: Tensor | None,
-        columns: Tensor | None,
-        values: Tensor | None,
-        sparse_index: Tensor | None,
-        bias: Tensor | None,
-        out_features: int,
-        bits: int,
-        group_size: int,
-        activations: str,
-    ) -> Tensor:
-        in_features = x.shape[1]
-        sparse_index = _sparse_index(row_offsets, columns, values, sparse_index, out_features, in_features)
-        weight = make_weight(codes, second, third, values, sparse_index, out_features, in_features, bits, group_size)
-        # bf16 products round D + S to bf16; fp16 inputs are computed as fp32, since their products need its range.
-        dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
-        # oneDNN's bf16 product reads past the end of a row whose length is not a multiple of 32, and a NaN there
-        # reaches the outputs of another token: pad such rows.
-        padding = -in_features % 32 if dtype == torch.bfloat16 else 0
-        inputs = _padded(x.to(dtype), padding)
-        y = x.new_empty((x.shape[0], out_features))
-        rows = _slice_rows(out_features, in_features * dtype.itemsize)
-        tile = torch.empty((rows, in_features), dtype=dtype)
-        product = y if y.dtype == dtype else inputs.new_empty((x.shape[0], out_features))
-        isa, threads = _instruction_set(os.environ.get("REQUANT_CPU_ISA")), torch.get_num_threads()
-        for begin in range(0, out_features, rows):
-            end = min(begin + rows, out_features)
-            _cpu.dequantize(isa, weight, begin, end, tile.data_ptr(), _DTYPES[dtype], threads)
-            matrix = _padded(tile[: end - begin], padding).t()
-            if bias is None:
-                torch.mm(inputs, matrix, out=product[:, begin:end])
-            else:
-                torch.addmm(bias[begin:end].to(dtype), inputs, matrix, out=product[:, begin:end])
-        if product is not y:
-            y.copy_(product)
-        return y
-
-    return kernel
+    weight = _indexed(weight)
+    native, out_features, in_features = _native(weight), weight.out_features, weight.in_features
+    # bf16 products round D + S to bf16; fp16 inputs are computed as fp32, since their products need its range.
+    dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+    # oneDNN's bf16 product reads past the end of a row whose length is not a multiple of 32, and a NaN there
+    # reaches the outputs of another token: pad such rows.
+    padding = -in_features % 32 if dtype == torch.bfloat16 else 0
+    inputs = _padded(x.to(dtype), padding)
+    y = x.new_empty((x.shape[0], out_features))
+    rows = _slice_rows(out_features, in_features * dtype.itemsize)
+    tile = torch.empty((rows, in_features), dtype=dtype)
+    product = y if y.dtype == dtype else inputs.new_empty((x.shape[0], out_features))
+    isa, threads = selected_instruction_set(), torch.get_num_threads()
+    for begin in range(0, out_features, rows):
+        end = min(begin + rows, out_features)
+        _cpu.dequantize(isa, native, begin, end, tile.data_ptr(), _DTYPES[dtype], threads)
+        matrix = _padded(tile[: end - begin], padding).t()
+        if bias is None:
+            torch.mm(inputs, matrix, out=product[:, begin:end])
+        else:
+            torch.addmm(bias[begin:end].to(dtype), inputs, matrix, out=product[:, begin:end])
+    if product is not y:
+        y.copy_(product)
+    return y
 
 
-def _dequantize(make_weight: Callable[..., _cpu.Weight]) -> Kernel:
+def dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
     """The kernel that makes all of W."""
-
-    def kernel(
-        codes: Tensor,
-        second: Tensor,
-        third: Tensor | None,
-        row_offsets: Tensor | None,
-        columns: Tensor | None,
-        values: Tensor | None,
-        out_features: int,
-        in_features: int,
-        bits: int,
-        group_size: int,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        sparse_index = _sparse_index(row_offsets, columns, values, None, out_features, in_features)
-        weight = make_weight(codes, second, third, values, sparse_index, out_features, in_features, bits, group_size)
-        # The kernel's bf16 rounds D before it adds S, good enough inside a product; here the sum is rounded once.
-        exact = torch.float32 if dtype == torch.bfloat16 and sparse_index is not None else dtype
-        w = torch.empty((out_features, in_features), dtype=exact)
-        isa = _instruction_set(os.environ.get("REQUANT_CPU_ISA"))
-        _cpu.dequantize(isa, weight, 0, out_features, w.data_ptr(), _DTYPES[exact], torch.get_num_threads())
-        return w.to(dtype)
-
-    return kernel
+    weight = _indexed(weight)
+    # The kernel's bf16 rounds D before it adds S, good enough inside a product; here the sum is rounded once.
+    exact = torch.float32 if dtype == torch.bfloat16 and weight.sparse_index is not None else dtype
+    w = torch.empty((weight.out_features, weight.in_features), dtype=exact)
+    rows = (0, weight.out_features)
+    isa, threads = selected_instruction_set(), torch.get_num_threads()
+    _cpu.dequantize(isa, _native(weight), *rows, w.data_ptr(), _DTYPES[exact], threads)
+    return w.to(dtype)
 
 
-_PHASES = {"decode": _few_tokens, "batch": _few_tokens, "prefill": _prefill, "dequantize": _dequantize}
-_WEIGHTS = {"uniform": _uniform_weight, "lut": _lut_weight}
+_PHASES: dict[str, Callable[..., Tensor]] = {
+    "decode": few_tokens,
+    "batch": few_tokens,
+    "prefill": prefill,
+    "dequantize": dequantize,
+}
 
 BACKEND = Backend(
     name="cpu",
     unavailable_reason=UNAVAILABLE_REASON,
-    kernels={
-        (format, phase): kernel(make_weight)
-        for format, make_weight in _WEIGHTS.items()
-        for phase, kernel in _PHASES.items()
-    },
+    kernels={(format, phase): kernel for format in _NATIVE_WEIGHTS for phase, kernel in _PHASES.items()},
     prepare_sparse=prepare_sparse,
 )

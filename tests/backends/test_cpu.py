@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from requant_kernels.backends import cpu
 from requant_kernels.formats import DenseWeight, LutWeight, SparseWeight, UniformWeight, tile16
+from requant_kernels.operands import WeightOperands
 
 INSTRUCTION_SETS = cpu.INSTRUCTION_SETS[: len(cpu._cpu.instruction_sets())]
 FORMATS = [("uniform", 2), ("uniform", 3), ("uniform", 4), ("uniform", 8), ("lut", 2), ("lut", 3), ("lut", 4)]
@@ -34,23 +36,19 @@ class Case:
         weight = self.dense.dequantize().double()
         return weight if self.sparse is None else weight + self.sparse.to_dense().double()
 
-    @property
-    def tensors(self) -> tuple[Tensor | None, ...]:
+    def operands(self, sparse_index: Tensor | None = None) -> WeightOperands:
         dense, sparse = self.dense, self.sparse
-        second, third = (dense.scale, dense.zero) if isinstance(dense, UniformWeight) else (dense.table, dense.scale)
+        tensors = (dense.scale, dense.zero) if isinstance(dense, UniformWeight) else (dense.table, dense.scale)
         entries = (None,) * 3 if sparse is None else (sparse.row_offsets, sparse.columns, sparse.values)
-        return dense.codes, second, third, *entries
+        sizes, parameters = (dense.out_features, dense.in_features), (dense.bits, dense.group_size)
+        return WeightOperands(dense.format, (dense.codes, *tensors), *entries, sparse_index, *sizes, parameters)
 
     def linear(self, x: Tensor, bias: Tensor | None = None, sparse_index: Tensor | None = None) -> Tensor:
         phase = "decode" if x.shape[0] == 1 else "batch" if x.shape[0] < 32 else "prefill"
-        kernel = cpu.BACKEND.kernels[self.dense.format, phase]
-        dense = self.dense
-        return kernel(x, *self.tensors, sparse_index, bias, dense.out_features, dense.bits, dense.group_size, "16bit")
+        return cpu.BACKEND.kernels[self.dense.format, phase](x, self.operands(sparse_index), bias, "16bit")
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
-        dense = self.dense
-        kernel = cpu.BACKEND.kernels[dense.format, "dequantize"]
-        return kernel(*self.tensors, dense.out_features, dense.in_features, dense.bits, dense.group_size, dtype)
+        return cpu.BACKEND.kernels[self.dense.format, "dequantize"](self.operands(), dtype)
 
 
 def make_dense(pick: random.Random, format: str, bits: int, out_features: int, in_features: int) -> DenseWeight:
@@ -105,9 +103,19 @@ def pick(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(seed)
 
 
+@pytest.fixture
+def choose_isa(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    def choose(name: str) -> None:
+        monkeypatch.setenv("REQUANT_CPU_ISA", name)
+        cpu.selected_instruction_set.cache_clear()
+
+    yield choose
+    cpu.selected_instruction_set.cache_clear()
+
+
 @pytest.fixture(params=INSTRUCTION_SETS)
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("REQUANT_CPU_ISA", request.param)
+def isa(request: pytest.FixtureRequest, choose_isa: Callable[[str], None]) -> str:
+    choose_isa(request.param)
     assert cpu.instruction_set() == request.param
     return request.param
 
@@ -277,8 +285,8 @@ def test_a_damaged_sparse_part_is_refused(row_offsets: list[int], columns: list[
         )
 
 
-def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REQUANT_CPU_ISA", "sse9")
+def test_an_unknown_instruction_set_is_refused(choose_isa: Callable[[str], None]) -> None:
+    choose_isa("sse9")
     with pytest.raises(
         ValueError, match="REQUANT_CPU_ISA must be one of scalar, avx2, avx512, avx512bf16, amx, got 'sse9'"
     ):
