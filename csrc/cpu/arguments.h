@@ -21,7 +21,7 @@ struct Weight {
   const void* table;     // [table_rows, 2^bits]; null for uniform
   Dtype table_dtype;
   bool shared_table;         // table_rows is 1
-  SparseIndex sparse;        // entries null: no sparse part
+  SparseIndex sparse;        // words null: no sparse part
   Dtype sparse_value_dtype;  // fp16 or bf16
 };
 
@@ -46,7 +46,7 @@ struct DequantizeArguments {
   int64_t row_begin;
   int64_t row_end;
   void* w;
-  Dtype w_dtype;
+  Dtype w_dtype;  // not fp16 if there is a sparse part
   int threads;
 };
 

@@ -193,8 +193,8 @@ def prefill(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations:
 def dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
     """The kernel that makes all of W."""
     weight = _indexed(weight)
-    # The kernel's bf16 rounds D before it adds S, good enough inside a product; here the sum is rounded once.
-    exact = torch.float32 if dtype == torch.bfloat16 and weight.sparse_index is not None else dtype
+    # In 16 bits the kernel rounds D before it adds S, good enough inside a product; here the sum is rounded once.
+    exact = dtype if weight.sparse_index is None else torch.float32
     w = torch.empty((weight.out_features, weight.in_features), dtype=exact)
     rows = (0, weight.out_features)
     isa, threads = selected_instruction_set(), torch.get_num_threads()

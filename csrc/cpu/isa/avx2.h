@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "common/sparse_index.h"
 #include "common/tile16.h"
 
 namespace requant::cpu::REQUANT_ISA {
@@ -102,9 +103,45 @@ struct Isa {
                      _mm256_cvtps_ph(_mm256_loadu_ps(floats), _MM_FROUND_TO_NEAREST_INT));
   }
 
+  static const uint32_t* add_layers(const uint32_t* lanes, int64_t begin, int64_t end, const uint32_t* entries,
+                                    bool bf16, const float* x, float* sums) {
+    int count = kTileRows;
+    for (int64_t layer = begin; layer < end; ++layer) {
+      while (lanes[count - 1] >> kLaneRowBits <= layer) --count;
+      for (int lane = 0; lane < count; lane += 8) {
+        const __m256 sum = _mm256_loadu_ps(sums + lane);
+        _mm256_storeu_ps(sums + lane, _mm256_add_ps(sum, products(entries, lane, count, bf16, x)));
+      }
+      entries += count;
+    }
+    return entries;
+  }
+  static float dot_entries(const uint32_t* entries, int64_t count, bool bf16, const float* x) {
+    __m256 sum = _mm256_setzero_ps();
+    for (int64_t i = 0; i < count; i += 8) sum = _mm256_add_ps(sum, products(entries, i, count, bf16, x));
+    alignas(32) float sums[8];
+    _mm256_store_ps(sums, sum);
+    return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+  }
+
   static void prefetch(const void* address) { _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0); }
 
  private:
+  // Of entries first ..< end, at most eight; zero beyond the end.
+  static __m256 products(const uint32_t* entries, int64_t first, int64_t end, bool bf16, const float* x) {
+    const int count = static_cast<int>(end - first < 8 ? end - first : 8);
+    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    const __m256i entry = _mm256_maskload_epi32(reinterpret_cast<const int*>(entries + first), mask);
+    const __m256i inputs = _mm256_and_si256(entry, _mm256_set1_epi32(0xffff));
+    const __m256 values = bf16 ? _mm256_castsi256_ps(_mm256_sub_epi32(entry, inputs)) : upper_halves_to_floats(entry);
+    const __m256 gathered =
+        _mm256_mask_i32gather_ps(_mm256_setzero_ps(), x, inputs, _mm256_castsi256_ps(mask), sizeof(float));
+    return _mm256_mul_ps(values, gathered);
+  }
+  static __m256 upper_halves_to_floats(__m256i a) {
+    const __m256i high = _mm256_srli_epi32(a, 16);
+    return _mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1)));
+  }
   static Words round_bits(Floats a) {
     const Words bits = _mm256_castps_si256(a);
     const Words last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));

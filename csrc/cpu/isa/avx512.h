@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "common/sparse_index.h"
 #include "common/tile16.h"
 #ifdef __AMX_BF16__
 #include "isa/amx.h"
@@ -129,9 +130,40 @@ struct Isa {
                      _mm256_cvtps_ph(_mm256_loadu_ps(floats), _MM_FROUND_TO_NEAREST_INT));
   }
 
+  static const uint32_t* add_layers(const uint32_t* lanes, int64_t begin, int64_t end, const uint32_t* entries,
+                                    bool bf16, const float* x, float* sums) {
+    const __m512i counts = _mm512_srli_epi32(_mm512_loadu_si512(lanes), kLaneRowBits);
+    __m512 sum = _mm512_loadu_ps(sums);
+    for (int64_t layer = begin; layer < end; ++layer) {
+      // Counts fall, so the lanes that have an entry are the first so many.
+      const __mmask16 mask = _mm512_cmpgt_epi32_mask(counts, _mm512_set1_epi32(static_cast<int>(layer)));
+      sum = add_products(sum, entries, mask, bf16, x);
+      entries += __builtin_popcount(mask);
+    }
+    _mm512_storeu_ps(sums, sum);
+    return entries;
+  }
+  static float dot_entries(const uint32_t* entries, int64_t count, bool bf16, const float* x) {
+    __m512 sum = _mm512_setzero_ps();
+    for (int64_t i = 0; i < count; i += 16) {
+      const __mmask16 mask = static_cast<__mmask16>(count - i < 16 ? (1u << (count - i)) - 1 : 0xffff);
+      sum = add_products(sum, entries + i, mask, bf16, x);
+    }
+    return _mm512_reduce_add_ps(sum);
+  }
+
   static void prefetch(const void* address) { _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0); }
 
  private:
+  // sum + value * x[input] of up to 16 entries; lanes that are not in the mask stay as they are.
+  static __m512 add_products(__m512 sum, const uint32_t* entries, __mmask16 mask, bool bf16, const float* x) {
+    const __m512i entry = _mm512_maskz_loadu_epi32(mask, entries);
+    const __m512i inputs = _mm512_and_si512(entry, _mm512_set1_epi32(0xffff));
+    const __m512 values = bf16 ? _mm512_castsi512_ps(_mm512_xor_si512(entry, inputs))
+                               : _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(entry, 16)));
+    const __m512 gathered = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), mask, inputs, x, sizeof(float));
+    return _mm512_mask3_fmadd_ps(values, gathered, sum, mask);
+  }
   static Words upper_halves() { return _mm512_set1_epi32(static_cast<int>(0xffff0000)); }
   static Words as_words(Floats a) { return _mm512_castps_si512(a); }
   static Floats as_floats(Words a) { return _mm512_castsi512_ps(a); }

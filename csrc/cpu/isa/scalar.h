@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "common/sparse_index.h"
 #include "common/tile16.h"
 
 namespace requant::cpu::REQUANT_ISA {
@@ -141,9 +142,31 @@ struct Isa {
     return static_cast<uint16_t>(sign | ((rounded - 0x38000000) >> 13));
   }
 
+  // Layers begin ..< end of a span of the sparse index (common/sparse_index.h): sums[lane] += value * x[input].
+  // Returns the next entry.
+  static const uint32_t* add_layers(const uint32_t* lanes, int64_t begin, int64_t end, const uint32_t* entries,
+                                    bool bf16, const float* x, float* sums) {
+    for (int64_t layer = begin; layer < end; ++layer) {
+      for (int lane = 0; lane < kTileRows && lanes[lane] >> kLaneRowBits > layer; ++lane) {
+        sums[lane] += product(*entries++, bf16, x);
+      }
+    }
+    return entries;
+  }
+  // The sum of value * x[input] over `count` entries.
+  static float dot_entries(const uint32_t* entries, int64_t count, bool bf16, const float* x) {
+    float sum = 0;
+    for (int64_t i = 0; i < count; ++i) sum += product(entries[i], bf16, x);
+    return sum;
+  }
+
   static void prefetch(const void* address) { __builtin_prefetch(address); }
 
  private:
+  static float product(uint32_t entry, bool bf16, const float* x) {
+    const float value = bf16 ? as_float(entry & 0xffff0000) : half_to_float(static_cast<uint16_t>(entry >> 16));
+    return value * x[entry & 0xffff];
+  }
   static Dwords as_dwords(Words a) { return reinterpret_cast<Dwords>(a); }
   static Floats as_floats(Dwords a) { return reinterpret_cast<Floats>(a); }
   // The upper 16 bits of each float are the rounded value.

@@ -1,7 +1,7 @@
 // Rows of W = D + S, for any format, through a tile that stays in the first-level cache.
 //
-// The tile is fp32, or bf16 if that is what is wanted: then D is rounded before S is added and the sum is rounded
-// again, which saves half of the time.
+// The tile is fp32, or bf16 if that is what is wanted. In 16 bits D is rounded before S is added and the sum is rounded
+// again.
 #pragma once
 
 #include "arguments.h"
@@ -51,8 +51,9 @@ class Dequantize {
                                                 block_rows + slice * Isa::kRows * kStretchInputs);
         }
       });
-      if (segment.ends_stretch) finish_stretch(tile, segment.stretch(), rows);
+      if (segment.ends_stretch) store_stretch(tile, segment.stretch(), rows);
     }
+    if (weight_.sparse.words != nullptr) add_entries(tile);
   }
 
   // Steps kFirst ..< kLast of one slice of a block; both are multiples of kStepsTogether.
@@ -81,17 +82,23 @@ class Dequantize {
     }
   }
 
-  void finish_stretch(int64_t tile, int64_t stretch, Element* rows) const {
-    if (weight_.sparse.entries != nullptr) {
-      for_each_entry(weight_, tile * segments_.stretches() + stretch, [&](Entry entry) REQUANT_INLINE {
-        Element& weight = rows[entry.row * kStretchInputs + entry.input];
-        if constexpr (kBf16) {
-          weight = float_to_bf16(bf16_to_float(weight) + entry.value);
-        } else {
-          weight += entry.value;
-        }
+  // W's rows of the tile were just written, so they are in the cache.
+  void add_entries(int64_t tile) const {
+    const auto add = [&](auto* w, auto sum) REQUANT_INLINE {
+      for_each_entry(weight_, tile, [&](int64_t input, int row, float value) REQUANT_INLINE {
+        auto& weight = w[(tile * kTileRows + row - arguments_.row_begin) * weight_.in_features + input];
+        weight = sum(weight, value);
       });
+    };
+    if (arguments_.w_dtype == Dtype::kFloat32) {
+      add(static_cast<float*>(arguments_.w), [](float a, float b) { return a + b; });
+    } else {
+      add(static_cast<uint16_t*>(arguments_.w),
+          [](uint16_t a, float b) { return float_to_bf16(bf16_to_float(a) + b); });
     }
+  }
+
+  void store_stretch(int64_t tile, int64_t stretch, const Element* rows) const {
     const int64_t input = stretch * kStretchInputs;
     const int64_t inputs = smaller<int64_t>(kStretchInputs, weight_.in_features - input);
     const int64_t end = smaller((tile + 1) * kTileRows, arguments_.row_end);

@@ -43,7 +43,7 @@ class Inputs {
         in_place_(sizeof(Input) == sizeof(uint16_t) && in_padded_ == arguments.weight.in_features),
         rows_(in_place_ ? 0 : arguments.tokens * in_padded_),
         sums_(with_sums ? arguments.tokens * segments.count() : 0),
-        transposed_(arguments.weight.sparse.entries != nullptr ? in_padded_ * columns : 0) {}
+        transposed_(arguments.weight.sparse.words != nullptr ? in_padded_ * columns : 0) {}
 
   // Every thread of the team calls this; then they wait for each other.
   void prepare(const Team& team) {

@@ -5,7 +5,7 @@
 //   more         the weights of a stretch are decoded once into a panel that stays in the first-level cache, then used
 //                for blocks of tokens whose sums stay in registers
 //
-// Either way the sparse entries of a stretch are added right after its dense segments.
+// The sparse part of a tile is worked off between the dense segments of one token, and after those of more tokens.
 #pragma once
 
 #include "arguments.h"
@@ -73,7 +73,9 @@ class Linear {
     const Input* x = inputs_.row(0);
     Floats sums[kSlices];
     for (Floats& sum : sums) sum = Isa::splat(0.0f);
-    alignas(64) float sparse_sums[kTileRows] = {};
+    SparseSums sparse(weight_, tile, inputs_.transposed(0));
+    const int64_t stretches = (segments_.in_padded() + kStretchInputs - 1) / kStretchInputs;
+    const int64_t layers_per_stretch = (sparse.layers() + stretches - 1) / stretches;
 
     for (int64_t index = 0; index < segments_.count(); ++index) {
       const Segment& segment = segments_[index];
@@ -106,12 +108,12 @@ class Linear {
         sums[slice] = Isa::multiply_add(Isa::add(even[slice], odd[slice]),
                                         Isa::splat_rows(format.scales() + slice * Isa::kRows), sums[slice]);
       }
-      if (segment.ends_stretch && weight_.sparse.entries != nullptr) {
-        add_sparse<1>(weight_, tile * segments_.stretches() + segment.stretch(),
-                      inputs_.transposed(segment.stretch() * kStretchInputs), sparse_sums);
-      }
+      if (segment.ends_stretch) sparse.add_layers(layers_per_stretch);
     }
-    write(tile, 0, sums, sparse_sums, 1);
+    alignas(64) float y[kTileRows];
+    Isa::sum_rows(sums, y);
+    sparse.finish(y);
+    write_outputs(arguments_, tile, 0, y);
   }
 
   void batch(int64_t tile) const {
@@ -131,10 +133,13 @@ class Linear {
         format.select_group(segments_[first].group);
         multiply_segment(format, first, panel, sums);
       }
-      if (weight_.sparse.entries != nullptr) add_sparse_batch(tile, segment.stretch(), sparse_sums);
     }
+    if (weight_.sparse.words != nullptr) add_sparse_batch(tile, sparse_sums);
     for (int64_t token = 0; token < arguments_.tokens; ++token) {
-      write(tile, token, sums + token * kSlices, sparse_sums + token, inputs_.columns);
+      alignas(64) float y[kTileRows];
+      Isa::sum_rows(sums + token * kSlices, y);
+      for (int row = 0; row < kTileRows; ++row) y[row] += sparse_sums[row * inputs_.columns + token];
+      write_outputs(arguments_, tile, token, y);
     }
   }
 
@@ -171,26 +176,16 @@ class Linear {
     }
   }
 
-  void add_sparse_batch(int64_t tile, int64_t stretch, float* sums) const {
-    const float* x = inputs_.transposed(stretch * kStretchInputs);
-    const int64_t place = tile * segments_.stretches() + stretch;
-    if (inputs_.columns == 8) add_sparse<8>(weight_, place, x, sums);
-    if (inputs_.columns == 16) add_sparse<16>(weight_, place, x, sums);
-    if (inputs_.columns == 32) add_sparse<32>(weight_, place, x, sums);
+  void add_sparse_batch(int64_t tile, float* sums) const {
+    if (inputs_.columns == 8) add_sparse<8>(weight_, tile, inputs_.transposed(0), sums);
+    if (inputs_.columns == 16) add_sparse<16>(weight_, tile, inputs_.transposed(0), sums);
+    if (inputs_.columns == 32) add_sparse<32>(weight_, tile, inputs_.transposed(0), sums);
   }
 
   // What the sum over a segment starts from.
   REQUANT_INLINE Floats initial_sum(const Format& format, int slice, int64_t token, int64_t segment) const {
     if constexpr (!Format::kCentered) return Isa::splat(0.0f);
     return correction(format.centers() + slice * Isa::kRows, inputs_.sums(token)[segment]);
-  }
-
-  // The sparse sum of row r is sparse_sums[r * stride].
-  void write(int64_t tile, int64_t token, const Floats* sums, const float* sparse_sums, int stride) const {
-    alignas(64) float y[kTileRows];
-    Isa::sum_rows(sums, y);
-    for (int row = 0; row < kTileRows; ++row) y[row] += sparse_sums[row * stride];
-    write_outputs(arguments_, tile, token, y);
   }
 
   const LinearArguments& arguments_;

@@ -78,11 +78,10 @@ class MatrixLinear {
         format.select_group(segments_[first].group);
         multiply_segment(format, first, panel, sums);
       }
-      if (weight_.sparse.entries == nullptr) continue;
-      const int64_t place = tile * segments_.stretches() + segment.stretch();
-      const float* x = transposed_.data() + segment.stretch() * kStretchInputs * columns_;
-      if (token_tiles_ == 1) add_sparse<16>(weight_, place, x, sums);
-      if (token_tiles_ == 2) add_sparse<32>(weight_, place, x, sums);
+    }
+    if (weight_.sparse.words != nullptr) {
+      if (token_tiles_ == 1) add_sparse<16>(weight_, tile, transposed_.data(), sums);
+      if (token_tiles_ == 2) add_sparse<32>(weight_, tile, transposed_.data(), sums);
     }
     for (int64_t token = 0; token < arguments_.tokens; ++token) {
       alignas(64) float y[kTileRows];

@@ -1,5 +1,5 @@
 // How a kernel walks along the inputs: in segments, which end at every group (there the scale changes) and at every
-// stretch (there the sparse part is due).
+// stretch (as many inputs as are decoded at a time, so that what is decoded stays in the first-level cache).
 //
 //   group_size 96     |  group 0  |  group 1  |  group 2  |  group 3  | ...
 //   stretches of 256  |            stretch 0             |           ...
@@ -15,6 +15,8 @@
 namespace requant::cpu::REQUANT_ISA {
 namespace {
 
+constexpr int kStretchInputs = 256;
+
 struct Segment {
   int64_t begin, end;  // inputs, multiples of 32
   int64_t group;
@@ -29,8 +31,7 @@ class Segments {
       : in_padded_(round_up(weight.in_features, kGroupGranularity)),
         group_size_(weight.group_size < 0 ? in_padded_ : weight.group_size),
         groups_(round_up(in_padded_, group_size_) / group_size_),
-        stretches_(round_up(in_padded_, kStretchInputs) / kStretchInputs),
-        segments_(groups_ + stretches_) {
+        segments_(groups_ + round_up(in_padded_, kStretchInputs) / kStretchInputs) {
     for (int64_t begin = 0; begin < in_padded_; begin = segments_.data()[count_++].end) {
       const int64_t group = begin / group_size_, stretch = begin / kStretchInputs;
       const int64_t stretch_end = smaller((stretch + 1) * kStretchInputs, in_padded_);
@@ -42,7 +43,6 @@ class Segments {
   const Segment& operator[](int64_t index) const { return segments_.data()[index]; }
   int64_t count() const { return count_; }
   int64_t groups() const { return groups_; }
-  int64_t stretches() const { return stretches_; }
   int64_t in_padded() const { return in_padded_; }  // inputs that are worked on: codes beyond them are never read
 
  private:
@@ -51,7 +51,6 @@ class Segments {
   int64_t in_padded_;
   int64_t group_size_;
   int64_t groups_;
-  int64_t stretches_;
   Buffer<Segment> segments_;
   int64_t count_ = 0;
 };
