@@ -41,6 +41,7 @@ def linear(
     bias_dtype: int,
     y: int,
     threads: int,
+    prefill: bool,
     /,
 ) -> None: ...
 def dequantize(

@@ -19,8 +19,9 @@ from typing import Any
 from torch import Tensor
 
 Kernel = Callable[..., Tensor]
-"""linear: (x [tokens, in_features], WeightOperands, bias or None, activations) -> y [tokens, out_features] of x's dtype,
-tokens >= 1. dequantize: (WeightOperands, dtype) -> W [out_features, in_features]. Everything is checked and contiguous.
+"""linear: (x [tokens, in_features], WeightOperands, bias or None, activations) -> y [tokens, out_features] of x's
+dtype, tokens >= 1. dequantize: (WeightOperands, dtype) -> W [out_features, in_features]. Everything is checked and
+contiguous.
 """
 
 

@@ -54,16 +54,29 @@ Weight lut_weight(Address codes, Address table, Address scale, int table_dtype, 
 const InstructionSet& instruction_set(int index) { return instruction_sets().at(static_cast<size_t>(index)); }
 
 void linear(int isa, const Weight& weight, Address x, int x_dtype, int64_t tokens, Address bias, int bias_dtype,
-            Address y, int threads) {
-  if (tokens < 1 || tokens > kMaxTokens) {
-    throw std::invalid_argument("tokens must lie in 1.." + std::to_string(kMaxTokens) + ", got " +
-                                std::to_string(tokens));
-  }
+            Address y, int threads, bool prefill) {
+  if (tokens < 1) throw std::invalid_argument("tokens must be at least 1, got " + std::to_string(tokens));
   const InstructionSet& set = instruction_set(isa);
+  const Kernels& kernels = weight.table == nullptr ? *set.uniform : *set.lut;
+  const LinearArguments arguments{weight,
+                                  at<const void>(x),
+                                  static_cast<Dtype>(x_dtype),
+                                  tokens,
+                                  at<const void>(bias),
+                                  static_cast<Dtype>(bias_dtype),
+                                  at<void>(y),
+                                  threads,
+                                  set.use_matrix_tiles};
   const py::gil_scoped_release released;
-  (weight.table == nullptr ? set.uniform : set.lut)
-      ->linear({weight, at<const void>(x), static_cast<Dtype>(x_dtype), tokens, at<const void>(bias),
-                static_cast<Dtype>(bias_dtype), at<void>(y), threads, set.use_matrix_tiles});
+  if (prefill) {
+    set.prefill->run(arguments, kernels.decode_panels);
+  } else {
+    if (tokens > kMaxTokens) {
+      throw std::invalid_argument("tokens must lie in 1.." + std::to_string(kMaxTokens) + ", got " +
+                                  std::to_string(tokens));
+    }
+    kernels.linear(arguments);
+  }
 }
 
 void dequantize(int isa, const Weight& weight, int64_t row_begin, int64_t row_end, Address w, int w_dtype,

@@ -25,14 +25,14 @@ struct Weight {
   Dtype sparse_value_dtype;  // fp16 or bf16
 };
 
-constexpr int kMaxTokens = 32;  // of one linear call: what the batch kernel keeps on its stack
+constexpr int kMaxTokens = 32;  // of the decode and batch kernels: what these keep on their stack
 
 // y[tokens, out_features] = x[tokens, in_features] @ W.T + bias
 struct LinearArguments {
   Weight weight;
   const void* x;
   Dtype x_dtype;     // also of y
-  int64_t tokens;    // 1 .. kMaxTokens
+  int64_t tokens;    // at least 1
   const void* bias;  // may be null
   Dtype bias_dtype;
   void* y;
@@ -50,10 +50,30 @@ struct DequantizeArguments {
   int threads;
 };
 
-// The two entry points of a format family, compiled once per instruction set.
+// How decoded weights are ordered (kernels/panel.h, kernels/matrix_panel.h).
+enum class PanelKind { kFloat32, kBFloat16, kMatrix };
+
+// panels[tile_end - tile_begin][16 * in_padded] = tiles tile_begin ..< tile_end of W, in_padded being in_features
+// rounded up to a multiple of 32.
+struct PanelArguments {
+  const Weight& weight;
+  int64_t tile_begin;
+  int64_t tile_end;
+  PanelKind kind;
+  void* panels;
+};
+using DecodePanels = void (*)(const PanelArguments&);
+
+// The entry points of a format family, compiled once per instruction set.
 struct Kernels {
-  void (*linear)(const LinearArguments&);
+  void (*linear)(const LinearArguments&);  // 1 .. kMaxTokens tokens
   void (*dequantize)(const DequantizeArguments&);
+  DecodePanels decode_panels;
+};
+
+// The kernel for many tokens of any format, compiled once per instruction set.
+struct Prefill {
+  void (*run)(const LinearArguments&, DecodePanels);
 };
 
 }  // namespace requant::cpu

@@ -12,6 +12,7 @@ struct InstructionSet {
   std::string name;
   const Kernels* uniform;
   const Kernels* lut;
+  const Prefill* prefill;
   bool use_matrix_tiles;
 };
 

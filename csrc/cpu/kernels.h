@@ -1,6 +1,6 @@
-// The kernels by instruction set. CMake compiles uniform.cpp and lut.cpp once per instruction set that the target has,
-// each time with that set's compiler flags and REQUANT_ISA as the name of a namespace of its own, so that no function
-// compiled for one processor can stand in for another.
+// The kernels by instruction set. CMake compiles uniform.cpp, lut.cpp and prefill.cpp once per instruction set that the
+// target has, each time with that set's compiler flags and REQUANT_ISA as the name of a namespace of its own, so that
+// no function compiled for one processor can stand in for another.
 #pragma once
 
 #include "arguments.h"
@@ -12,6 +12,7 @@ namespace requant::cpu {
   namespace isa {                    \
   extern const Kernels kUniform;     \
   extern const Kernels kLut;         \
+  extern const Prefill kPrefill;     \
   }
 
 REQUANT_DECLARE_KERNELS(scalar)

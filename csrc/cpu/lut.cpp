@@ -4,6 +4,7 @@
 #include "kernels/lut.h"
 
 #include "kernels.h"
+#include "kernels/decode_panel.h"
 #include "kernels/dequantize.h"
 #include "kernels/run_linear.h"
 
@@ -47,8 +48,25 @@ void dequantize(const DequantizeArguments& arguments) {
   dequantize_with<4>(arguments);
 }
 
+template <int kEntryBytes>
+void decode_with(const PanelArguments& arguments) {
+  switch (arguments.weight.bits) {
+    case 2:
+      return decode_panels<Lut<2, kEntryBytes, Fp32Products>>(arguments);
+    case 3:
+      return decode_panels<Lut<3, kEntryBytes, Fp32Products>>(arguments);
+    case 4:
+      return decode_panels<Lut<4, kEntryBytes, Fp32Products>>(arguments);
+  }
+}
+
+void decode(const PanelArguments& arguments) {
+  if (arguments.weight.table_dtype == Dtype::kBFloat16) return decode_with<2>(arguments);
+  decode_with<4>(arguments);
+}
+
 }  // namespace
 
-const Kernels kLut{linear, dequantize};
+const Kernels kLut{linear, dequantize, decode};
 
 }  // namespace requant::cpu::REQUANT_ISA

@@ -4,6 +4,7 @@
 #include "kernels/uniform.h"
 
 #include "kernels.h"
+#include "kernels/decode_panel.h"
 #include "kernels/dequantize.h"
 #include "kernels/run_linear.h"
 
@@ -44,8 +45,21 @@ void dequantize(const DequantizeArguments& arguments) {
   }
 }
 
+void decode(const PanelArguments& arguments) {
+  switch (arguments.weight.bits) {
+    case 2:
+      return decode_panels<Uniform<2, Fp32Products>>(arguments);
+    case 3:
+      return decode_panels<Uniform<3, Fp32Products>>(arguments);
+    case 4:
+      return decode_panels<Uniform<4, Fp32Products>>(arguments);
+    case 8:
+      return decode_panels<Uniform<8, Fp32Products>>(arguments);
+  }
+}
+
 }  // namespace
 
-const Kernels kUniform{linear, dequantize};
+const Kernels kUniform{linear, dequantize, decode};
 
 }  // namespace requant::cpu::REQUANT_ISA

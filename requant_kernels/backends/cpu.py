@@ -1,8 +1,9 @@
 """The CPU backend: registers the kernels of the extension `requant_kernels._cpu`.
 
 One call computes D and S together: `decode` (one token) decodes weights in registers, `batch` (a few tokens) decodes
-them once for all tokens, `prefill` (many tokens) decodes slices of rows, sparse part included, and hands each slice to
-torch's matrix product. REQUANT_CPU_ISA (scalar, avx2, avx512, avx512bf16 or amx) limits the instruction set.
+them once for all tokens, `prefill` (many tokens) decodes a few rows at a time, sparse part included, into a panel that
+stays in the cache for the matrix product with all tokens. REQUANT_CPU_ISA (scalar, avx2, avx512, avx512bf16 or amx)
+limits the instruction set.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 
 from requant_kernels.dispatch import Backend
-from requant_kernels.formats.tile16 import TILE_ROWS, round_up
 from requant_kernels.operands import WeightOperands
 
 try:
@@ -27,9 +27,6 @@ except ImportError as error:
 
 INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "avx512bf16", "amx")
 """All that exist, slowest first; a processor runs a first part of them."""
-
-PREFILL_SLICE_BYTES = 12 << 20
-"""Size of one decoded slice of rows, at most: small enough for the cache, large enough for an efficient product."""
 
 _DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
@@ -132,8 +129,7 @@ def _indexed(weight: WeightOperands) -> WeightOperands:
     return weight._replace(sparse_index=index)
 
 
-def few_tokens(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
-    """The kernel for one token (decode) and for a few (batch)."""
+def _linear(prefill: bool, x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
     weight = _indexed(weight)
     tokens = x.shape[0]
     y = x.new_empty((tokens, weight.out_features))
@@ -147,47 +143,16 @@ def few_tokens(x: Tensor, weight: WeightOperands, bias: Tensor | None, activatio
         _dtype(bias),
         y.data_ptr(),
         torch.get_num_threads(),
+        prefill,
     )
     return y
 
 
-def _padded(matrix: Tensor, columns: int) -> Tensor:
-    """With that many columns of zeros appended."""
-    return torch.nn.functional.pad(matrix, (0, columns)) if columns else matrix
+few_tokens = functools.partial(_linear, False)
+"""The kernel for one token (decode) and for a few (batch)."""
 
-
-def _slice_rows(out_features: int, row_bytes: int) -> int:
-    """Rows of a slice: whole tiles, and all slices alike, since a short last one would be a slow product."""
-    slices = max(1, -(-out_features * row_bytes // PREFILL_SLICE_BYTES))
-    return round_up(-(-out_features // slices), TILE_ROWS)
-
-
-def prefill(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
-    """The kernel for many tokens: slices of rows of W, each used at once by torch's matrix product."""
-    weight = _indexed(weight)
-    native, out_features, in_features = _native(weight), weight.out_features, weight.in_features
-    # bf16 products round D + S to bf16; fp16 inputs are computed as fp32, since their products need its range.
-    dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
-    # oneDNN's bf16 product reads past the end of a row whose length is not a multiple of 32, and a NaN there
-    # reaches the outputs of another token: pad such rows.
-    padding = -in_features % 32 if dtype == torch.bfloat16 else 0
-    inputs = _padded(x.to(dtype), padding)
-    y = x.new_empty((x.shape[0], out_features))
-    rows = _slice_rows(out_features, in_features * dtype.itemsize)
-    tile = torch.empty((rows, in_features), dtype=dtype)
-    product = y if y.dtype == dtype else inputs.new_empty((x.shape[0], out_features))
-    isa, threads = selected_instruction_set(), torch.get_num_threads()
-    for begin in range(0, out_features, rows):
-        end = min(begin + rows, out_features)
-        _cpu.dequantize(isa, native, begin, end, tile.data_ptr(), _DTYPES[dtype], threads)
-        matrix = _padded(tile[: end - begin], padding).t()
-        if bias is None:
-            torch.mm(inputs, matrix, out=product[:, begin:end])
-        else:
-            torch.addmm(bias[begin:end].to(dtype), inputs, matrix, out=product[:, begin:end])
-    if product is not y:
-        y.copy_(product)
-    return y
+many_tokens = functools.partial(_linear, True)
+"""The kernel for many tokens (prefill)."""
 
 
 def dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
@@ -205,7 +170,7 @@ def dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
 _PHASES: dict[str, Callable[..., Tensor]] = {
     "decode": few_tokens,
     "batch": few_tokens,
-    "prefill": prefill,
+    "prefill": many_tokens,
     "dequantize": dequantize,
 }
 

@@ -59,11 +59,7 @@ class Dequantize {
   // Steps kFirst ..< kLast of one slice of a block; both are multiples of kStepsTogether.
   template <int kFirst, int kLast>
   REQUANT_INLINE static void decode_slice(const Format& format, const uint8_t* block_codes, int slice, Element* rows) {
-    const Floats scale = Isa::splat_rows(format.scales() + slice * Isa::kRows);
-    const Floats center = Format::kCentered ? Isa::splat_rows(format.centers() + slice * Isa::kRows) : scale;
-    const auto value = [&](Floats decoded) REQUANT_INLINE {
-      return Isa::multiply(Format::kCentered ? Isa::subtract(decoded, center) : decoded, scale);
-    };
+    const Scaled<Format> value(format, slice);
     Words rounded[kStepsPerBlock];
     format.template decode<kFirst, kLast>(
         block_codes, slice, [&](auto step, Fp32Products::Weights weights) REQUANT_INLINE {

@@ -35,7 +35,7 @@ class Inputs {
   using Input = typename Products::Input;
 
  public:
-  Inputs(const LinearArguments& arguments, const Segments& segments, bool with_sums)
+  Inputs(const LinearArguments& arguments, const Segments& segments, bool with_sums, bool with_transposed)
       : columns(sparse_columns(arguments.tokens)),
         arguments_(arguments),
         segments_(segments),
@@ -43,7 +43,7 @@ class Inputs {
         in_place_(sizeof(Input) == sizeof(uint16_t) && in_padded_ == arguments.weight.in_features),
         rows_(in_place_ ? 0 : arguments.tokens * in_padded_),
         sums_(with_sums ? arguments.tokens * segments.count() : 0),
-        transposed_(arguments.weight.sparse.words != nullptr ? in_padded_ * columns : 0) {}
+        transposed_(with_transposed ? in_padded_ * columns : 0) {}
 
   // Every thread of the team calls this; then they wait for each other.
   void prepare(const Team& team) {

@@ -19,7 +19,6 @@
 namespace requant::cpu::REQUANT_ISA {
 namespace {
 
-constexpr int kPrefetchBytes = 4096;  // how far ahead of the codes in use
 constexpr int kUnrolledSlices = Isa::kUnrolledSlices;
 
 // Adds the bias to the outputs y [row] of one tile and token, and stores those of rows that exist. Changes y.
@@ -40,15 +39,14 @@ class Linear {
   using Input = typename Products::Input;
   static constexpr int kSlices = Isa::kSlices;
   static constexpr int kBlockBytes = Block<Format::kBits>::kBytes;
-  static constexpr int kPanelRegister = Products::kRegisterInputs * Isa::kRows;  // elements
-  static constexpr int kPanelStep = Products::kRegisters * kSlices * kPanelRegister;
+  static constexpr int kPanelStep = Panel<Products>::kStep;
 
  public:
   explicit Linear(const LinearArguments& arguments)
       : arguments_(arguments),
         weight_(arguments.weight),
         segments_(weight_),
-        inputs_(arguments, segments_, Format::kCentered),
+        inputs_(arguments, segments_, Format::kCentered, weight_.sparse.words != nullptr),
         tiles_((weight_.out_features + kTileRows - 1) / kTileRows),
         tile_bytes_((weight_.in_features + kBlockInputs - 1) / kBlockInputs * kBlockBytes) {}
 
@@ -89,7 +87,7 @@ class Linear {
       for_each_block(segment, [&](int64_t block, auto first, auto last) REQUANT_INLINE {
         const uint8_t* block_codes = codes + block * kBlockBytes;
         const Input* block_inputs = x + block * kBlockInputs;
-        for (int byte = 0; byte < kBlockBytes; byte += 64) Isa::prefetch(block_codes + kPrefetchBytes + byte);
+        prefetch_block<kBlockBytes>(block_codes);
 #pragma GCC unroll kUnrolledSlices
         for (int slice = 0; slice < kSlices; ++slice) {
           format.template decode<first.value, last.value>(
@@ -143,22 +141,12 @@ class Linear {
     }
   }
 
-  // panel [step of the stretch][register of the step][slice][weights]
   void decode_panel(const Format& format, int64_t tile, const Segment& segment, Input* panel) const {
     const uint8_t* codes = weight_.codes + tile * tile_bytes_;
     for_each_block(segment, [&](int64_t block, auto first, auto last) REQUANT_INLINE {
-      const uint8_t* block_codes = codes + block * kBlockBytes;
-      for (int byte = 0; byte < kBlockBytes; byte += 64) Isa::prefetch(block_codes + kPrefetchBytes + byte);
-      Input* block_panel = panel + block * kStepsPerBlock % (kStretchInputs / kStepInputs) * kPanelStep;
-      for (int slice = 0; slice < kSlices; ++slice) {
-        format.template decode<first.value, last.value>(
-            block_codes, slice, [&](auto step, auto weights) REQUANT_INLINE {
-              unroll<0, Products::kRegisters>([&](auto part) REQUANT_INLINE {
-                Input* place = block_panel + step.value * kPanelStep + (part.value * kSlices + slice) * kPanelRegister;
-                Products::store(weights.parts[part.value], place);
-              });
-            });
-      }
+      prefetch_block<kBlockBytes>(codes + block * kBlockBytes);
+      Input* block_panel = panel + block * kBlockInputs % kStretchInputs / kStepInputs * kPanelStep;
+      Panel<Products>::template decode<first.value, last.value>(format, codes + block * kBlockBytes, block_panel);
     });
   }
 

@@ -1,8 +1,9 @@
-// The batch kernel on matrix tiles: like Linear's batch, but the panel is made of tiles [row][32 inputs], the inputs of
-// tiles [16 pairs of inputs][16 tokens][2], and the sums of [row][token].
+// The batch kernel on matrix tiles: like Linear's batch, for two tiles of rows at a time. The panel is reordered for
+// the matrix unit, and the sums are [token][row].
 #pragma once
 
 #include "kernels/linear.h"
+#include "kernels/matrix_panel.h"
 
 namespace requant::cpu::REQUANT_ISA {
 namespace {
@@ -10,29 +11,31 @@ namespace {
 template <class Format>
 class MatrixLinear {
   static constexpr int kBlockBytes = Block<Format::kBits>::kBytes;
-  static constexpr int kStepsPerTile = MatrixTiles::kInputs / kStepInputs;
+  static constexpr int kRowTiles = MatrixTiles::kTogether;
+  static constexpr int kRows = kRowTiles * kTileRows;
+  static constexpr int kPanel = kStretchInputs * kTileRows;
 
  public:
   explicit MatrixLinear(const LinearArguments& arguments)
       : arguments_(arguments),
         weight_(arguments.weight),
         segments_(weight_),
-        token_tiles_((arguments.tokens + MatrixTiles::kTokens - 1) / MatrixTiles::kTokens),
-        columns_(static_cast<int>(token_tiles_) * MatrixTiles::kTokens),
-        input_tiles_(segments_.in_padded() / MatrixTiles::kInputs),
-        tiled_(token_tiles_ * input_tiles_ * MatrixTiles::kElements),
-        transposed_(segments_.in_padded() * columns_),
-        x_sums_(segments_.count() * columns_) {}
+        inputs_(arguments, segments_.in_padded()),
+        columns_(static_cast<int>(inputs_.token_tiles()) * MatrixTiles::kTokens),
+        tiles_((weight_.out_features + kTileRows - 1) / kTileRows),
+        transposed_(weight_.sparse.words != nullptr ? segments_.in_padded() * columns_ : 0),
+        x_sums_(Format::kCentered ? segments_.count() * columns_ : 0) {}
 
   void run() {
-    const int64_t tiles = (weight_.out_features + kTileRows - 1) / kTileRows;
     parallel(arguments_.threads, [&](const Team& team) {
-      const auto [first, last] = team.share(segments_.count());
-      for (int64_t index = first; index < last; ++index) prepare_segment(index);
+      const auto [first, last] = team.share(inputs_.token_tiles());
+      for (int64_t token_tile = first; token_tile < last; ++token_tile) inputs_.prepare(token_tile);
+      const auto [first_segment, last_segment] = team.share(segments_.count());
+      for (int64_t index = first_segment; index < last_segment; ++index) prepare_segment(index);
       team.wait_for_all();
       MatrixTiles::configure();
-      const auto [begin, end] = team.share(tiles);
-      for (int64_t tile = begin; tile < end; ++tile) run_tile(tile);
+      const auto [begin, end] = team.share((tiles_ + kRowTiles - 1) / kRowTiles);
+      for (int64_t pair = begin; pair < end; ++pair) run_tiles(pair * kRowTiles);
       MatrixTiles::release();
     });
   }
@@ -42,99 +45,89 @@ class MatrixLinear {
     const Segment& segment = segments_[index];
     const int64_t in_features = weight_.in_features, length = segment.end - segment.begin;
     const int64_t inside = smaller(length, in_features - segment.begin);
+    if (x_sums_.data() == nullptr && transposed_.data() == nullptr) return;
     for (int64_t token = 0; token < columns_; ++token) {
       alignas(64) float x[kStretchInputs] = {};
       if (token < arguments_.tokens) {
         load_floats(arguments_.x, arguments_.x_dtype, token * in_features + segment.begin, inside, x);
       }
-      x_sums_.data()[index * columns_ + token] = sum_of(x, length);
+      if (Format::kCentered) x_sums_.data()[index * columns_ + token] = sum_of(x, length);
+      if (transposed_.data() == nullptr) continue;
       for (int64_t i = 0; i < length; ++i) transposed_.data()[(segment.begin + i) * columns_ + token] = x[i];
-      alignas(64) uint16_t values[kStretchInputs];
-      Bf16Products::arrange(x, length, values);
-      const int64_t place = token % MatrixTiles::kTokens;
-      for (int64_t i = 0; i < length; i += 2) {
-        uint16_t* pair = input_tile(token / MatrixTiles::kTokens, (segment.begin + i) / MatrixTiles::kInputs) +
-                         i % MatrixTiles::kInputs * MatrixTiles::kTokens + 2 * place;
-        pair[0] = values[i];
-        pair[1] = values[i + 1];
-      }
     }
   }
 
-  uint16_t* input_tile(int64_t token_tile, int64_t index) const {
-    return tiled_.data() + (token_tile * input_tiles_ + index) * MatrixTiles::kElements;
-  }
-
-  void run_tile(int64_t tile) const {
-    Format format(weight_, segments_.groups(), tile);
-    alignas(64) float sums[kTileRows * kMaxTokens] = {};  // [row][columns_]
-    alignas(64) uint16_t panel[kStretchInputs * kTileRows];
+  // Tiles first_tile and, if there is one, the next.
+  void run_tiles(int64_t first_tile) const {
+    const int64_t last_tile = smaller(first_tile + 1, tiles_ - 1), row_tiles = last_tile - first_tile + 1;
+    Format formats[kRowTiles] = {{weight_, segments_.groups(), first_tile}, {weight_, segments_.groups(), last_tile}};
+    alignas(64) float sums[kMaxTokens * kRows] = {};  // [token][row]
+    alignas(64) uint16_t panels[kRowTiles * kPanel];
     int64_t first = 0;  // segment of the stretch
     for (int64_t index = 0; index < segments_.count(); ++index) {
       const Segment& segment = segments_[index];
-      decode_panel(format, tile, segment, panel);
+      for (int i = 0; i < row_tiles; ++i) decode_panel(formats[i], first_tile + i, segment, panels + i * kPanel);
       if (!segment.ends_stretch) continue;
-      for (; first <= index; ++first) {
-        format.select_group(segments_[first].group);
-        multiply_segment(format, first, panel, sums);
-      }
+      for (; first <= index; ++first) multiply_segment(formats, row_tiles, first, panels, sums);
     }
-    if (weight_.sparse.words != nullptr) {
-      if (token_tiles_ == 1) add_sparse<16>(weight_, tile, transposed_.data(), sums);
-      if (token_tiles_ == 2) add_sparse<32>(weight_, tile, transposed_.data(), sums);
-    }
-    for (int64_t token = 0; token < arguments_.tokens; ++token) {
-      alignas(64) float y[kTileRows];
-      for (int row = 0; row < kTileRows; ++row) y[row] = sums[row * columns_ + token];
-      write_outputs(arguments_, tile, token, y);
-    }
+    for (int i = 0; i < row_tiles; ++i) write_tile(first_tile + i, sums + i * kTileRows);
   }
 
   void decode_panel(const Format& format, int64_t tile, const Segment& segment, uint16_t* panel) const {
     const int64_t blocks = (weight_.in_features + kBlockInputs - 1) / kBlockInputs;
     const uint8_t* codes = weight_.codes + tile * blocks * kBlockBytes;
     for_each_block(segment, [&](int64_t block, auto first, auto last) REQUANT_INLINE {
-      const uint8_t* block_codes = codes + block * kBlockBytes;
-      for (int byte = 0; byte < kBlockBytes; byte += 64) Isa::prefetch(block_codes + kPrefetchBytes + byte);
-      uint16_t* block_panel = panel + block * kBlockInputs % kStretchInputs * kTileRows;
-      for (int slice = 0; slice < Isa::kSlices; ++slice) {
-        format.template decode<first.value, last.value>(
-            block_codes, slice, [&](auto step, auto weights) REQUANT_INLINE {
-              constexpr int kTile = step.value / kStepsPerTile, kPlace = step.value % kStepsPerTile;
-              MatrixTiles::store_rows(weights.parts[0], block_panel + kTile * MatrixTiles::kElements +
-                                                            slice * Isa::kRows * MatrixTiles::kInputs +
-                                                            kPlace * kStepInputs);
-            });
-      }
+      prefetch_block<kBlockBytes>(codes + block * kBlockBytes);
+      alignas(64) uint16_t decoded[Panel<Bf16Products>::kBlock];
+      Panel<Bf16Products>::template decode<first.value, last.value>(format, codes + block * kBlockBytes, decoded);
+      MatrixPanel::store_block<first.value, last.value>(decoded,
+                                                        panel + block * kBlockInputs % kStretchInputs * kTileRows);
     });
   }
 
-  void multiply_segment(const Format& format, int64_t index, const uint16_t* panel, float* sums) const {
+  void multiply_segment(Format* formats, int64_t row_tiles, int64_t index, const uint16_t* panels, float* sums) const {
     const Segment& segment = segments_[index];
-    const int64_t count = (segment.end - segment.begin) / MatrixTiles::kInputs;
-    for (int64_t token_tile = 0; token_tile < token_tiles_; ++token_tile) {
-      alignas(64) float products[kTileRows * MatrixTiles::kTokens];
-      MatrixTiles::multiply(panel + segment.begin % kStretchInputs * kTileRows,
-                            input_tile(token_tile, segment.begin / MatrixTiles::kInputs), count, products);
-      const Floats x_sums = Isa::load(x_sums_.data() + index * columns_ + token_tile * MatrixTiles::kTokens);
-      for (int row = 0; row < kTileRows; ++row) {  // a register holds the 16 tokens of one row
-        float* sum = sums + row * columns_ + token_tile * MatrixTiles::kTokens;
-        Floats product = Isa::load(products + row * MatrixTiles::kTokens);
+    alignas(64) float products[kMaxTokens * kRows];
+    MatrixTiles::multiply(inputs_.token_tiles(), row_tiles, inputs_.tile(0, segment.begin / MatrixTiles::kInputs),
+                          inputs_.stride(), panels + segment.begin % kStretchInputs * kTileRows, kPanel,
+                          (segment.end - segment.begin) / MatrixTiles::kInputs, true, products, kRows);
+    for (int i = 0; i < row_tiles; ++i) {
+      formats[i].select_group(segment.group);
+      const Floats scale = Isa::load(formats[i].scales());
+      const Floats center = Format::kCentered ? Isa::load(formats[i].centers()) : scale;
+      for (int64_t token = 0; token < arguments_.tokens; ++token) {  // a register holds the 16 rows of one token
+        const int64_t place = token * kRows + i * kTileRows;
+        Floats product = Isa::load(products + place);
         if constexpr (Format::kCentered) {
-          product = Isa::subtract(product, Isa::multiply(Isa::splat(format.centers()[row]), x_sums));
+          product = Isa::subtract(product, Isa::multiply(center, Isa::splat(x_sums_.data()[index * columns_ + token])));
         }
-        Isa::store(sum, Isa::multiply_add(Isa::splat(format.scales()[row]), product, Isa::load(sum)));
+        Isa::store(sums + place, Isa::multiply_add(scale, product, Isa::load(sums + place)));
       }
+    }
+  }
+
+  void write_tile(int64_t tile, float* sums) const {
+    alignas(64) float sparse_sums[kTileRows * kMaxTokens];  // [row][columns_]
+    if (weight_.sparse.words != nullptr) {
+      for (int i = 0; i < kTileRows * columns_; ++i) sparse_sums[i] = 0;
+      if (columns_ == 16) add_sparse<16>(weight_, tile, transposed_.data(), sparse_sums);
+      if (columns_ == 32) add_sparse<32>(weight_, tile, transposed_.data(), sparse_sums);
+    }
+    for (int64_t token = 0; token < arguments_.tokens; ++token) {
+      float* y = sums + token * kRows;
+      if (weight_.sparse.words != nullptr) {
+        for (int row = 0; row < kTileRows; ++row) y[row] += sparse_sums[row * columns_ + token];
+      }
+      write_outputs(arguments_, tile, token, y);
     }
   }
 
   const LinearArguments& arguments_;
   const Weight& weight_;
   Segments segments_;
-  int64_t token_tiles_;
+  MatrixInputs inputs_;
   int columns_;  // tokens, up to a multiple of the tile's
-  int64_t input_tiles_;
-  Buffer<uint16_t> tiled_;    // [token tile][input tile][pair of inputs][token][2]
+  int64_t tiles_;
   Buffer<float> transposed_;  // [in_padded][columns_], for the sparse part
   Buffer<float> x_sums_;      // [segment][columns_]
 };

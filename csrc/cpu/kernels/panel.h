@@ -1,14 +1,72 @@
-// The batch kernel's inner loop: a panel of decoded weights times a block of tokens whose sums stay in registers.
+// Panels: decoded weights of one tile, in the order in which they meet the inputs.
 //
-//   panel   [register of the segment][slice][weights]     a register is four (fp32) or eight (bf16) inputs of kRows
+//   panel   [step][register of the step][slice][weights]     a register is four (fp32) or eight (bf16) inputs of kRows
 //   rows
+//
+// A panel holds either code + offset, as the format decodes it, or weights with scale and zero applied.
 #pragma once
 
+#include "arguments.h"
 #include "kernels/products.h"
+#include "kernels/segments.h"
 #include "kernels/unroll.h"
 
 namespace requant::cpu::REQUANT_ISA {
 namespace {
+
+constexpr int kPrefetchBytes = 4096;  // how far ahead of the codes in use
+
+template <int kBlockBytes>
+REQUANT_INLINE inline void prefetch_block(const uint8_t* codes) {
+  for (int byte = 0; byte < kBlockBytes; byte += 64) Isa::prefetch(codes + kPrefetchBytes + byte);
+}
+
+template <class Products>
+struct Panel {
+  using Element = typename Products::Input;
+  static constexpr int kRegister = Products::kRegisterInputs * Isa::kRows;  // elements
+  static constexpr int kStep = Products::kRegisters * Isa::kSlices * kRegister;
+  static constexpr int kBlock = kStepsPerBlock * kStep;
+
+  // Steps kFirst ..< kLast of one block, as the format decodes them.
+  template <int kFirst, int kLast, class Format>
+  REQUANT_INLINE static void decode(const Format& format, const uint8_t* codes, Element* panel) {
+    for (int slice = 0; slice < Isa::kSlices; ++slice) {
+      format.template decode<kFirst, kLast>(codes, slice, [&](auto step, auto weights) REQUANT_INLINE {
+        unroll<0, Products::kRegisters>([&](auto part) REQUANT_INLINE {
+          Products::store(weights.parts[part.value],
+                          panel + step.value * kStep + (part.value * Isa::kSlices + slice) * kRegister);
+        });
+      });
+    }
+  }
+
+  // The same with scale and zero applied. The format has Fp32Products.
+  template <int kFirst, int kLast, class Format>
+  REQUANT_INLINE static void decode_scaled(const Format& format, const uint8_t* codes, Element* panel) {
+    for (int slice = 0; slice < Isa::kSlices; ++slice) {
+      const Scaled<Format> scaled(format, slice);
+      format.template decode<kFirst, kLast>(codes, slice, [&](auto step, Fp32Products::Weights weights) REQUANT_INLINE {
+        const Floats even = scaled(weights.parts[0]), odd = scaled(weights.parts[1]);
+        Element* place = panel + step.value * kStep + slice * kRegister;
+        if constexpr (Products::kRegisters == 1) {
+          Products::store(Isa::round_to_bf16(even, odd), place);
+        } else {
+          Products::store(even, place);
+          Products::store(odd, place + Isa::kSlices * kRegister);
+        }
+      });
+    }
+  }
+
+  // Where the weight of one row and input stands.
+  static int64_t place(int row, int64_t input) {
+    const int64_t in_step = Products::place_in_step(input % kStepInputs);
+    const int64_t part = in_step / Products::kRegisterInputs, in_register = in_step % Products::kRegisterInputs;
+    return input / kStepInputs * kStep + (part * Isa::kSlices + row / Isa::kRows) * kRegister +
+           row % Isa::kRows * Products::kRegisterInputs + in_register;
+  }
+};
 
 // One segment: the sum over it of one token and slice is scale * (sum of decoded * x - center * sum of x).
 template <class Products>

@@ -51,6 +51,8 @@ struct Fp32Products {
       for (int i = 0; i < kStepInputs; ++i) arranged[step + i] = inputs[step + (2 * i) % kStepInputs + i / 4];
     }
   }
+  // Where input i of a step is put.
+  static int64_t place_in_step(int64_t i) { return i / 2 + i % 2 * kRegisterInputs; }
 
   REQUANT_INLINE static void store(Register weights, float* panel) { Isa::store(panel, weights); }
   REQUANT_INLINE static Register load(const float* panel) { return Isa::load(panel); }
@@ -93,12 +95,31 @@ struct Bf16Products {
     }
   }
 
+  static int64_t place_in_step(int64_t i) { return i; }
+
   REQUANT_INLINE static void store(Register weights, uint16_t* panel) { _mm512_storeu_si512(panel, weights); }
   REQUANT_INLINE static Register load(const uint16_t* panel) {
     return Isa::load(reinterpret_cast<const uint8_t*>(panel));
   }
 };
 #endif
+
+// Applies scale and zero of the selected group to one slice.
+template <class Format>
+class Scaled {
+ public:
+  REQUANT_INLINE Scaled(const Format& format, int slice)
+      : scale_(Isa::splat_rows(format.scales() + slice * Isa::kRows)),
+        center_(Format::kCentered ? Isa::splat_rows(format.centers() + slice * Isa::kRows) : scale_) {}
+
+  REQUANT_INLINE Floats operator()(Floats decoded) const {
+    return Isa::multiply(Format::kCentered ? Isa::subtract(decoded, center_) : decoded, scale_);
+  }
+
+ private:
+  Floats scale_;
+  Floats center_;
+};
 
 }  // namespace
 }  // namespace requant::cpu::REQUANT_ISA
