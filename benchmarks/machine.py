@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -35,13 +37,20 @@ def available_memory_bytes() -> int | None:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
-def peak_memory_bytes() -> int:
-    """The most that this process has held so far; 0 where Linux does not tell."""
+def memory_bytes(field: str) -> int:
+    """Of this process: `VmRSS` now, `VmHWM` at most since `reset_peak_memory`; 0 where Linux does not tell."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return 0
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def reset_peak_memory() -> None:
+    """Gives freed memory back to the system and makes `VmHWM` start anew from what is held, where Linux lets us."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def describe(threads: int) -> dict[str, Any]:

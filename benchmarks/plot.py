@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+import result_tables
+
 COLORS = {"baseline": "#8a8f98", "peer": "#c9ccd1", "naive": "#e0b070", "ours": "#2f6db5"}
 LEGEND = {
     "ours": "requant-kernels",
@@ -23,7 +25,9 @@ LEGEND = {
     "baseline": "torch bf16",
 }
 BAR, GAP, LABELS, PANEL, MARGIN, HEAD, SIDE = 14, 4, 250, 190, 40, 76, 12
-"""Pixels: height of a bar and gap below it, width of the names and of a panel, between panels, above, at the sides."""
+LEAST_WIDTH = 860
+"""Pixels: height of a bar and gap below it, width of the names and of a panel, between panels, above, at the
+sides; of the whole, for the legend."""
 
 Row = Mapping[str, Any]
 
@@ -58,7 +62,7 @@ def panel(rows: Sequence[Row | None], left: float, top: float, title: str) -> li
         parts.append(rectangle(left, y, width, BAR, COLORS[row["kind"]]))
         parts.append(text(left + width + 3, y + BAR - 3, f"{row['speed_up']:.2f}", size=9))
         ideal = scale * row["ideal_speed_up"]
-        if ideal <= PANEL - 34:
+        if row["tokens"] == 1 and ideal <= PANEL - 34:
             parts.append(rectangle(left + ideal - 1, y - 1, 2, BAR + 2, "#d33"))
     return parts
 
@@ -72,7 +76,7 @@ def draw(result: Mapping[str, Any], shape: str) -> str:
     cells = {(row["name"], row["tokens"]): row for row in rows}
     names = list(dict.fromkeys(row["name"] for row in rows))
     tokens = sorted({row["tokens"] for row in rows})
-    width = SIDE + LABELS + len(tokens) * (PANEL + MARGIN) - MARGIN + SIDE
+    width = max(LEAST_WIDTH, SIDE + LABELS + len(tokens) * (PANEL + MARGIN) - MARGIN + SIDE)
     height = HEAD + len(names) * (BAR + GAP) + SIDE
     machine = result["machine"]
     title = f"{shape}: speed relative to torch bf16 (dashed line), {machine['cpu']}, {machine['threads']} threads"
@@ -81,13 +85,16 @@ def draw(result: Mapping[str, Any], shape: str) -> str:
     for kind, label in LEGEND.items():
         parts += [rectangle(x, 30, 11, 11, COLORS[kind]), text(x + 16, 40, label)]
         x += 26 + 6.2 * len(label)
-    parts += [rectangle(x + 4, 29, 2, 13, "#d33"), text(x + 12, 40, "if reading the weights were all that counts")]
+    parts += [
+        rectangle(x + 4, 29, 2, 13, "#d33"),
+        text(x + 12, 40, "1 token: if reading the weights were all that counts"),
+    ]
     for index, name in enumerate(names):
         parts.append(text(SIDE + LABELS - 8, HEAD + index * (BAR + GAP) + BAR - 3, name, anchor="end"))
     for index, count in enumerate(tokens):
-        title = f"{count} token{'s' if count > 1 else ''}"
         chosen = [cells.get((name, count)) for name in names]
-        parts += panel(chosen, SIDE + LABELS + index * (PANEL + MARGIN), HEAD, title)
+        left = SIDE + LABELS + index * (PANEL + MARGIN)
+        parts += panel(chosen, left, HEAD, result_tables.tokens(count))
     size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     body = "\n".join(parts)
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif">\n{body}\n</svg>\n'

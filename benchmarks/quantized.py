@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from contender import Contender, Kind
@@ -58,11 +59,16 @@ def has_int8_activations() -> bool:
 def _sample(format: Format, sparse_percent: float, activations: str = "16bit") -> DenseSparseLinear:
     out_features, in_features = SAMPLE_SHAPE
     linear = nn.Linear(in_features, out_features, bias=False)
-    options = {"activations": activations} if activations != "16bit" else {}
     table = {"table": format.table} if format.format == "lut" else {}
+    options: dict[str, Any] = table | _activations_option(activations)
     return DenseSparseLinear.from_linear(
-        linear, format=format.format, bits=format.bits, sparse_percent=sparse_percent, **table, **options
+        linear, format=format.format, bits=format.bits, sparse_percent=sparse_percent, **options
     )
+
+
+def _activations_option(activations: str) -> dict[str, Any]:
+    """Nothing for the default, so that versions without the option serve as well."""
+    return {"activations": activations} if activations != "16bit" else {}
 
 
 def random_layer(
@@ -82,8 +88,7 @@ def random_layer(
     if sparse_percent:
         mask = torch.rand(out_features, in_features) < sparse_percent / 100
         sparse = SparseWeight.from_dense(torch.randn(out_features, in_features), mask)
-    options = {"activations": activations} if activations != "16bit" else {}
-    return DenseSparseLinear(layer.dense, sparse, **options)
+    return DenseSparseLinear(layer.dense, sparse, **_activations_option(activations))
 
 
 class QuantizedLayer:

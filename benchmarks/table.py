@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
-import markdown
+import result_tables
 import torch
 from contender import Contender
 from estimate import total_seconds
@@ -29,7 +29,7 @@ from rotation import Rotation, rotated_bytes
 from selection import add_options, select
 from turns import measure
 
-VIEWS = {"full": markdown.full, "speed-ups": markdown.speed_ups}
+VIEWS = {"full": result_tables.full, "speed-ups": result_tables.speed_ups}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -52,7 +52,7 @@ def print_tables(result: dict[str, Any], view: str) -> None:
     for shape, rows in groupby(result["rows"], key=lambda row: row["shape"]):
         by_tokens = [list(rows)] if view == "speed-ups" else [list(g) for _, g in groupby(rows, lambda r: r["tokens"])]
         for group in by_tokens:
-            tokens = "" if view == "speed-ups" else f", {group[0]['tokens']} tokens"
+            tokens = "" if view == "speed-ups" else f", {result_tables.tokens(group[0]['tokens'])}"
             print(f"\n### {shape}{tokens}\n\n{VIEWS[view](group)}")
 
 
@@ -95,8 +95,8 @@ def measure_shape(
         x = torch.randn(tokens, shape[1]).to(torch.bfloat16)
         times_ms, limits = measure(contenders, rotations, x, options.rounds, probes)
         rows = summarize(*shape, tokens, contenders, sizes, times_ms, limits)
-        print(f"\n### {rows[0].shape}, {tokens} tokens\n\n{probes_line(limits)}\n")
-        print(markdown.full([row.to_dict() for row in rows]), flush=True)
+        print(f"\n### {rows[0].shape}, {result_tables.tokens(tokens)}\n\n{probes_line(limits)}\n")
+        print(result_tables.full([row.to_dict() for row in rows]), flush=True)
         results.append((rows, limits))
     return results
 

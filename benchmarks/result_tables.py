@@ -38,15 +38,20 @@ def full(rows: Sequence[Cells]) -> str:
     return table(list(COLUMNS), [[column(row) for column in COLUMNS.values()] for row in rows])
 
 
+def tokens(count: int) -> str:
+    """For headings."""
+    return f"{count} token{'s' if count > 1 else ''}"
+
+
 def speed_ups(rows: Sequence[Cells]) -> str:
     """For one shape: a line per contender, a column per number of tokens: milliseconds and speed-up."""
-    tokens = sorted({row["tokens"] for row in rows})
+    counts = sorted({row["tokens"] for row in rows})
     cells = {(row["name"], row["tokens"]): row for row in rows}
     lines = []
     for name in dict.fromkeys(row["name"] for row in rows):
-        found = [cells.get((name, count)) for count in tokens]
+        found = [cells.get((name, count)) for count in counts]
         lines.append([name, *(_time_and_speed_up(row) if row else "-" for row in found)])
-    header = ["weights", *(f"{count} token{'s' if count > 1 else ''}" for count in tokens)]
+    header = ["weights", *map(tokens, counts)]
     return table(header, lines)
 
 
