@@ -12,7 +12,7 @@ from turns import LONG_CALL_MS, SETTLE_SECONDS, calls_per_turn
 # What an average contender makes of the machine; only estimates depend on it.
 SHARE_OF_READING = 0.4
 SHARE_OF_PRODUCTS = 0.6
-COPIES_GB_PER_SECOND = 1.0
+COPIES_GB_PER_SECOND = 0.6
 PROBE_SECONDS = 0.15
 UNTIMED_CALLS = 2
 
