@@ -25,9 +25,9 @@ LEGEND = {
     "baseline": "torch bf16",
 }
 BAR, GAP, LABELS, PANEL, MARGIN, HEAD, SIDE = 14, 4, 250, 190, 40, 76, 12
-LEAST_WIDTH = 860
+VALUE, LEAST_WIDTH = 34, 860
 """Pixels: height of a bar and gap below it, width of the names and of a panel, between panels, above, at the
-sides; of the whole, for the legend."""
+sides; of a value beside its bar, and of the whole, for the legend."""
 
 Row = Mapping[str, Any]
 
@@ -47,7 +47,7 @@ def panel(rows: Sequence[Row | None], left: float, top: float, title: str) -> li
     """One number of tokens: a bar for every row that was measured."""
     measured = [row for row in rows if row is not None and row["speed_up"] is not None]
     largest = max([row["speed_up"] for row in measured] + [1.0])
-    scale = (PANEL - 34) / largest
+    scale = (PANEL - VALUE) / largest
     parts = [text(left, top - 8, title, size=12)]
     one = left + scale
     height = len(rows) * (BAR + GAP)
@@ -60,10 +60,13 @@ def panel(rows: Sequence[Row | None], left: float, top: float, title: str) -> li
         y = top + index * (BAR + GAP)
         width = scale * row["speed_up"]
         parts.append(rectangle(left, y, width, BAR, COLORS[row["kind"]]))
-        parts.append(text(left + width + 3, y + BAR - 3, f"{row['speed_up']:.2f}", size=9))
         ideal = scale * row["ideal_speed_up"]
-        if row["tokens"] == 1 and ideal <= PANEL - 34:
+        label = width
+        if row["tokens"] == 1 and ideal <= PANEL - VALUE:
             parts.append(rectangle(left + ideal - 1, y - 1, 2, BAR + 2, "#d33"))
+            if width < ideal < width + VALUE:
+                label = ideal
+        parts.append(text(left + label + 3, y + BAR - 3, f"{row['speed_up']:.2f}", size=9))
     return parts
 
 
