@@ -1,0 +1,124 @@
+"""Our own contenders: every format, with and without a sparse part, 16-bit and int8 activations."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from contender import Contender, Kind
+from rotation import Call
+from torch import Tensor, nn
+
+from requant_kernels import DenseSparseLinear
+from requant_kernels.formats import LayerSpec, SparseWeight
+
+SPARSE_PERCENT = 0.5
+UNIFORM_GROUP_SIZE = 128
+# A layer this small is quantized as a user would; a large one gets its values, drawn at random.
+SAMPLE_SHAPE = (64, 256)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A dense format as `DenseSparseLinear.from_linear` takes it."""
+
+    name: str
+    format: str
+    bits: int
+    group_size: int = -1
+    table: str = "row"
+
+
+FORMATS = (
+    *(Format(f"uniform {bits} bit", "uniform", bits, UNIFORM_GROUP_SIZE) for bits in (2, 3, 4, 8)),
+    *(Format(f"lut {bits} bit", "lut", bits) for bits in (2, 3, 4)),
+    Format("nf4", "lut", 4, UNIFORM_GROUP_SIZE, table="nf4"),
+    *(Format(f"trellis {bits} bit", "trellis", bits) for bits in (2, 3, 4)),
+)
+
+
+def is_supported(format: Format) -> bool:
+    """Whether this version can make the format."""
+    try:
+        _sample(format, 0.0)
+    except ValueError:
+        return False
+    return True
+
+
+def has_int8_activations() -> bool:
+    """Whether a layer of this version can be asked for `activations="int8"`."""
+    return "activations" in inspect.signature(DenseSparseLinear.from_linear).parameters
+
+
+@functools.cache
+def _sample(format: Format, sparse_percent: float, activations: str = "16bit") -> DenseSparseLinear:
+    out_features, in_features = SAMPLE_SHAPE
+    linear = nn.Linear(in_features, out_features, bias=False)
+    table = {"table": format.table} if format.format == "lut" else {}
+    options: dict[str, Any] = table | _activations_option(activations)
+    return DenseSparseLinear.from_linear(
+        linear, format=format.format, bits=format.bits, sparse_percent=sparse_percent, **options
+    )
+
+
+def _activations_option(activations: str) -> dict[str, Any]:
+    """Nothing for the default, so that versions without the option serve as well."""
+    return {"activations": activations} if activations != "16bit" else {}
+
+
+def random_layer(
+    format: Format, sparse_percent: float, out_features: int, in_features: int, activations: str = "16bit"
+) -> DenseSparseLinear:
+    """As large and of the same kinds of values as a real layer, without the time that quantizing takes: every tensor
+    of the dense part is drawn from the same tensor of a small quantized layer.
+    """
+    sample = _sample(format, 0.0, activations)
+    spec: LayerSpec = replace(sample.spec, shape=(out_features, in_features))
+    layer = DenseSparseLinear.from_spec(spec)
+    for name in spec.tensors():
+        values = getattr(sample, name).flatten()
+        buffer = getattr(layer, name)
+        buffer.copy_(values[torch.randint(values.numel(), buffer.shape)])
+    sparse = None
+    if sparse_percent:
+        mask = torch.rand(out_features, in_features) < sparse_percent / 100
+        sparse = SparseWeight.from_dense(torch.randn(out_features, in_features), mask)
+    return DenseSparseLinear(layer.dense, sparse, **_activations_option(activations))
+
+
+class QuantizedLayer:
+    """A DenseSparseLinear as a benchmark's layer."""
+
+    def __init__(self, module: DenseSparseLinear) -> None:
+        self.module = module
+        self.weight_bytes = module.stored_bytes
+
+    def bind(self, x: Tensor) -> Call:
+        """The module's own call, with all that it costs from Python."""
+        return functools.partial(self.module, x)
+
+
+def contender(format: Format, sparse_percent: float = 0.0, activations: str = "16bit") -> Contender:
+    """One of ours."""
+    name = format.name + (f" + {sparse_percent:g} % sparse" if sparse_percent else "")
+    if activations != "16bit":
+        name += f", {activations} activations"
+
+    def make(out_features: int, in_features: int) -> QuantizedLayer:
+        return QuantizedLayer(random_layer(format, sparse_percent, out_features, in_features, activations))
+
+    return Contender(name, Kind.OURS, format.bits, make, format.group_size, sparse_percent)
+
+
+def contenders() -> Iterator[Contender]:
+    """All that this version supports."""
+    activations = ("16bit", "int8") if has_int8_activations() else ("16bit",)
+    for format in filter(is_supported, FORMATS):
+        for kind in activations:
+            for sparse_percent in (0.0, SPARSE_PERCENT):
+                yield contender(format, sparse_percent, kind)
