@@ -10,6 +10,7 @@ from requant_kernels.errors import CheckpointError
 from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWeight, UniformWeight
 from requant_kernels.integrations import register_with_transformers
 from requant_kernels.linear import DenseSparseLinear
+from requant_kernels.merge import merge_linears
 from requant_kernels.version import __version__
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "SparseWeight",
     "UniformWeight",
     "__version__",
+    "merge_linears",
     "use_backend",
 ]
 

@@ -55,6 +55,9 @@ ROUTES: Mapping[tuple[str, str], tuple[tuple[int | None, str], ...]] = {
     ("reference", "lut"): ((None, "linear"),),
 }
 
+# Phases in which a row of the output does not depend on the rows that are computed with it, to the last bit.
+INDEPENDENT_ROWS = frozenset({("cpu", "decode"), ("cpu", "batch")})
+
 _forced_backend: ContextVar[str | None] = ContextVar("requant_forced_backend", default=None)
 
 
@@ -102,10 +105,20 @@ def dequantize_kernel_for(format: str, device_type: str) -> Kernel:
     return backend_for(device_type).kernels[format, "dequantize"]
 
 
+def rows_are_independent(format: str, device_type: str, tokens: int) -> bool:
+    """Whether a layer may be computed as a part of a taller one without changing a bit."""
+    backend = backend_for(device_type).name
+    return (backend, _phase(backend, format, tokens)) in INDEPENDENT_ROWS
+
+
 @functools.lru_cache(maxsize=4096)
 def _kernel(backend: str, format: str, tokens: int) -> Kernel:
-    phase = next(phase for limit, phase in ROUTES[backend, format] if limit is None or tokens <= limit)
-    return backends()[backend].kernels[format, phase]
+    return backends()[backend].kernels[format, _phase(backend, format, tokens)]
+
+
+@functools.lru_cache(maxsize=4096)
+def _phase(backend: str, format: str, tokens: int) -> str:
+    return next(phase for limit, phase in ROUTES[backend, format] if limit is None or tokens <= limit)
 
 
 @functools.cache

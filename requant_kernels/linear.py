@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,15 @@ from requant_kernels.formats.spec import dtype_name
 from requant_kernels.formats.storage import FLOAT_DTYPES, bits_per_weight, check
 from requant_kernels.operands import WeightOperands
 
+if TYPE_CHECKING:
+    from requant_kernels.merge import MergedPart
+
 ALIGNMENT_BYTES = 64
 """Kernels load whole cache lines; a tensor that was read from a file may start anywhere."""
 
-# Buffers in the order of the operator's arguments, by format.
-_DENSE_BUFFERS = {"uniform": ("codes", "scale", "zero"), "lut": ("codes", "table", "scale")}
+DENSE_BUFFERS = {"uniform": ("codes", "scale", "zero"), "lut": ("codes", "table", "scale")}
+"""Buffers of the dense part in the order of the operator's arguments, by format."""
+
 _SPARSE_BUFFERS = ("row_offsets", "columns", "values")
 _BUFFERS = ("codes", "scale", "zero", "table", *_SPARSE_BUFFERS, "bias")
 
@@ -41,6 +45,8 @@ class DenseSparseLinear(nn.Module):
     significant: int
     codes: Tensor
     bias: Tensor | None
+    merged: MergedPart | None = None
+    """Where `merge_linears` left the means to compute this layer together with its siblings."""
 
     def __init__(
         self,
@@ -108,7 +114,7 @@ class DenseSparseLinear(nn.Module):
 
         group_size None means 128 for uniform and the shared tables; tables per row have no groups.
         """
-        check("format", format, _DENSE_BUFFERS)
+        check("format", format, DENSE_BUFFERS)
         check("table", table, ("row", *SHARED_TABLES))
         weight = linear.weight.detach().float()
         dense: DenseWeight
@@ -138,8 +144,9 @@ class DenseSparseLinear(nn.Module):
 
     def prepare(self) -> None:
         """Puts every buffer at an aligned address and derives what the backend wants from the sparse part. Whoever
-        fills or replaces buffers from outside calls this afterwards.
+        fills or replaces buffers from outside calls this afterwards. Ends being merged.
         """
+        self.merged = None
         buffers = self._buffers
         for name, buffer in buffers.items():
             if buffer is not None and not buffer.is_meta:
@@ -155,18 +162,21 @@ class DenseSparseLinear(nn.Module):
             buffers["sparse_index"] = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DenseSparseLinear:
+        changed = False
         for name, buffer in self._buffers.items():
             if buffer is not None:
                 moved = fn(buffer)
                 self._buffers[name] = moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
-        self.prepare()
+                changed |= self._buffers[name] is not buffer
+        if changed:
+            self.prepare()
         return self
 
     @property
     def operands(self) -> WeightOperands:
         """D + S as kernels receive it, over this layer's buffers."""
         buffers: dict[str, Any] = self._buffers
-        first, second, third = _DENSE_BUFFERS[self.format]
+        first, second, third = DENSE_BUFFERS[self.format]
         return WeightOperands(
             self.format,
             (buffers[first], buffers[second], buffers[third]),
@@ -184,6 +194,8 @@ class DenseSparseLinear(nn.Module):
         if _may_bypass_the_operator(x):
             if x.shape[-1:] != (self.in_features,) or x.dtype not in FLOAT_DTYPES or x.device != self.codes.device:
                 self._refuse(x)
+            if self.merged is not None and (y := self.merged.output(self._buffers, x)) is not None:
+                return y
             return ops.linear_unchecked(x, self.operands, self._buffers["bias"], ops.ACTIVATIONS[0])
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
