@@ -6,6 +6,7 @@
 
 from requant_kernels import ops as ops
 from requant_kernels.dispatch import use_backend
+from requant_kernels.embedding import QuantizedEmbedding
 from requant_kernels.errors import CheckpointError
 from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWeight, UniformWeight
 from requant_kernels.integrations import register_with_transformers
@@ -19,6 +20,7 @@ __all__ = [
     "DenseWeight",
     "LayerSpec",
     "LutWeight",
+    "QuantizedEmbedding",
     "SparseWeight",
     "UniformWeight",
     "__version__",

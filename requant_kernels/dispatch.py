@@ -33,7 +33,7 @@ class Backend:
     unavailable_reason: str | None
     """None if the backend is live."""
     kernels: Mapping[tuple[str, str], Kernel]
-    """(format, phase) -> kernel; the phases are those of ROUTES, and "dequantize"."""
+    """(format, phase) -> kernel; the phases are those of ROUTES, "dequantize", and "embedding" of uniform."""
     prepare_sparse: Callable[[Tensor, Tensor, Tensor, int, int], Tensor] | None = None
     """(row_offsets, columns, values, out_features, in_features) -> what the kernels want derived from CSR at load."""
 
@@ -103,6 +103,11 @@ def kernel_for(format: str, device_type: str, tokens: int) -> Kernel:
 def dequantize_kernel_for(format: str, device_type: str) -> Kernel:
     """The kernel that makes W = D + S."""
     return backend_for(device_type).kernels[format, "dequantize"]
+
+
+def embedding_kernel_for(format: str, device_type: str) -> Kernel:
+    """The kernel that fetches rows of W."""
+    return backend_for(device_type).kernels[format, "embedding"]
 
 
 def rows_are_independent(format: str, device_type: str, tokens: int) -> bool:

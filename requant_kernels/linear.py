@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -81,10 +81,10 @@ class DenseSparseLinear(nn.Module):
 
     @classmethod
     def from_spec(
-        cls, spec: LayerSpec, device: torch.device | str | None = None, bias_dtype: torch.dtype = torch.float32
-    ) -> DenseSparseLinear:
+        cls, spec: LayerSpec, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
+    ) -> Self:
         """An empty layer whose buffers have the shapes and dtypes that `spec` foretells, to be filled by a loader,
-        which calls `prepare()` afterwards.
+        which calls `prepare()` afterwards. `dtype` is the bias's.
         """
         module = cls.__new__(cls)
         nn.Module.__init__(module)
@@ -92,7 +92,7 @@ class DenseSparseLinear(nn.Module):
         module.outliers, module.significant = spec.outliers, spec.significant
         expected = spec.tensors()
         if spec.bias:
-            expected["bias"] = ((spec.shape[0],), bias_dtype)
+            expected["bias"] = ((spec.shape[0],), dtype)
         module._set_buffers(
             {name: torch.empty(shape, dtype=dtype, device=device) for name, (shape, dtype) in expected.items()}
         )
