@@ -13,13 +13,11 @@ from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWei
 from requant_kernels.formats.rounding import SHARED_TABLES, round_to_quantiles, round_to_shared_table, round_uniform
 from requant_kernels.formats.spec import dtype_name
 from requant_kernels.formats.storage import FLOAT_DTYPES, bits_per_weight, check
+from requant_kernels.memory import place
 from requant_kernels.operands import WeightOperands
 
 if TYPE_CHECKING:
     from requant_kernels.merge import MergedPart
-
-ALIGNMENT_BYTES = 64
-"""Kernels load whole cache lines; a tensor that was read from a file may start anywhere."""
 
 DENSE_BUFFERS = {"uniform": ("codes", "scale", "zero"), "lut": ("codes", "table", "scale")}
 """Buffers of the dense part in the order of the operator's arguments, by format."""
@@ -143,15 +141,14 @@ class DenseSparseLinear(nn.Module):
         self.register_load_state_dict_post_hook(_prepare_after_loading)
 
     def prepare(self) -> None:
-        """Puts every buffer at an aligned address and derives what the backend wants from the sparse part. Whoever
-        fills or replaces buffers from outside calls this afterwards. Ends being merged.
+        """Puts every buffer at a good address (`requant_kernels.memory`) and derives what the backend wants from the
+        sparse part. Whoever fills or replaces buffers from outside calls this afterwards. Ends being merged.
         """
         self.merged = None
         buffers = self._buffers
         for name, buffer in buffers.items():
-            if buffer is not None and not buffer.is_meta:
-                aligned = buffer.contiguous()
-                buffers[name] = aligned.clone() if aligned.data_ptr() % ALIGNMENT_BYTES else aligned
+            if buffer is not None:
+                buffers[name] = place(buffer)
         sparse = self.sparse
         derive = None if sparse is None else dispatch.backend_for(self.codes.device.type).prepare_sparse
         if sparse is not None and derive is not None and not self.codes.is_meta:
@@ -191,17 +188,23 @@ class DenseSparseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in_features] -> [..., out_features] of the same dtype."""
+        buffers: dict[str, Any] = self._buffers
         if _may_bypass_the_operator(x):
-            if x.shape[-1:] != (self.in_features,) or x.dtype not in FLOAT_DTYPES or x.device != self.codes.device:
+            # Not self.codes: nn.Module looks attributes up in vain before it looks among the buffers.
+            if (
+                x.shape[-1:] != (self.in_features,)
+                or x.dtype not in FLOAT_DTYPES
+                or x.device != buffers["codes"].device
+            ):
                 self._refuse(x)
-            if self.merged is not None and (y := self.merged.output(self._buffers, x)) is not None:
+            if self.merged is not None and (y := self.merged.output(buffers, x)) is not None:
                 return y
-            return ops.linear_unchecked(x, self.operands, self._buffers["bias"], ops.ACTIVATIONS[0])
+            return ops.linear_unchecked(x, self.operands, buffers["bias"], ops.ACTIVATIONS[0])
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if x.shape[-1:] != (self.in_features,):
             self._refuse(x)
-        arguments = self.operands.linear_arguments(self._buffers["bias"], ops.ACTIVATIONS[0])
+        arguments = self.operands.linear_arguments(buffers["bias"], ops.ACTIVATIONS[0])
         return ops.linear_operator(self.format)(x, *arguments)
 
     def _refuse(self, x: Tensor) -> None:
@@ -282,9 +285,9 @@ def _may_bypass_the_operator(x: Tensor) -> bool:
         type(x) is Tensor
         and not torch.compiler.is_compiling()
         and not (x.requires_grad and torch.is_grad_enabled())
-        and not torch.is_autocast_enabled(x.device.type)
+        and not torch._C._is_any_autocast_enabled()
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._len_torch_function_stack() == 0
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-        and not torch.jit.is_tracing()
+        and torch._C._get_tracing_state() is None
     )

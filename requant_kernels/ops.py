@@ -237,12 +237,10 @@ def linear_unchecked(x: Tensor, weight: WeightOperands, bias: Tensor | None, act
     """
     if bias is not None and bias.dtype not in (x.dtype, torch.float32):
         bias = bias.float()
-    rows = (x if x.ndim == 2 else x.reshape(-1, weight.in_features)).contiguous()
-    if rows.shape[0] == 0:
-        y = x.new_empty((0, weight.out_features))
-    else:
-        y = dispatch.kernel_for(weight.format, x.device.type, rows.shape[0])(rows, weight, bias, activations)
-    return y if x.ndim == 2 else y.view(*x.shape[:-1], weight.out_features)
+    tokens = x.numel() // weight.in_features
+    if tokens == 0:
+        return x.new_empty((*x.shape[:-1], weight.out_features))
+    return dispatch.kernel_for(weight.format, x.device.type, tokens)(x.contiguous(), weight, bias, activations)
 
 
 def _embedding_weight(*args: Any) -> WeightOperands:

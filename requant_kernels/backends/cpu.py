@@ -134,14 +134,13 @@ def _indexed(weight: WeightOperands) -> WeightOperands:
 
 def _linear(prefill: bool, x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
     weight = _indexed(weight)
-    tokens = x.shape[0]
-    y = x.new_empty((tokens, weight.out_features))
+    y = x.new_empty((*x.shape[:-1], weight.out_features))
     _cpu.linear(
         selected_instruction_set(),
         _native(weight),
         x.data_ptr(),
         _DTYPES[x.dtype],
-        tokens,
+        x.numel() // weight.in_features,
         _address(bias),
         _dtype(bias),
         y.data_ptr(),

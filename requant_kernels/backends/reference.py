@@ -23,7 +23,7 @@ def dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
 
 
 def linear(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
-    """y = x @ (D + S).T + bias in fp32, rounded to x's dtype, [tokens, out_features]."""
+    """y = x @ (D + S).T + bias in fp32, rounded to x's dtype, [..., out_features]."""
     y = x.float() @ dequantize(weight, torch.float32).T
     if bias is not None:
         y += bias.float()
