@@ -19,9 +19,9 @@ from typing import Any
 from torch import Tensor
 
 Kernel = Callable[..., Tensor]
-"""linear: (x [tokens, in_features], WeightOperands, bias or None, activations) -> y [tokens, out_features] of x's
-dtype, tokens >= 1. dequantize: (WeightOperands, dtype) -> W [out_features, in_features]. Everything is checked and
-contiguous.
+"""linear: (x [..., in_features], WeightOperands, bias or None, activations) -> y [..., out_features] of x's dtype, at
+least one token. dequantize: (WeightOperands, dtype) -> W [out_features, in_features]. embedding: (indices int64
+[tokens], WeightOperands, dtype) -> y [tokens, in_features]. Everything is checked and contiguous.
 """
 
 
@@ -55,8 +55,10 @@ ROUTES: Mapping[tuple[str, str], tuple[tuple[int | None, str], ...]] = {
     ("reference", "lut"): ((None, "linear"),),
 }
 
-# Phases in which a row of the output does not depend on the rows that are computed with it, to the last bit.
-INDEPENDENT_ROWS = frozenset({("cpu", "decode"), ("cpu", "batch")})
+# Phases in which a layer may be computed as a part of a taller one: a row of the output does not depend, to the last
+# bit, on the rows that are computed with it. Prefill is left out although that holds there, too: it has nothing to
+# gain, and the parts of its output, which are strided, make what follows slower.
+MERGED_PHASES = frozenset({("cpu", "decode"), ("cpu", "batch")})
 
 _forced_backend: ContextVar[str | None] = ContextVar("requant_forced_backend", default=None)
 
@@ -110,10 +112,14 @@ def embedding_kernel_for(format: str, device_type: str) -> Kernel:
     return backend_for(device_type).kernels[format, "embedding"]
 
 
-def rows_are_independent(format: str, device_type: str, tokens: int) -> bool:
+def may_be_merged(format: str, device_type: str, tokens: int) -> bool:
     """Whether a layer may be computed as a part of a taller one without changing a bit."""
-    backend = backend_for(device_type).name
-    return (backend, _phase(backend, format, tokens)) in INDEPENDENT_ROWS
+    return _may_be_merged(backend_for(device_type).name, format, tokens)
+
+
+@functools.lru_cache(maxsize=4096)
+def _may_be_merged(backend: str, format: str, tokens: int) -> bool:
+    return tokens > 0 and (backend, _phase(backend, format, tokens)) in MERGED_PHASES
 
 
 @functools.lru_cache(maxsize=4096)

@@ -7,8 +7,8 @@
 The siblings stay where they are, so no model code changes: the first one that is called computes all of them, and the
 others, called with the same input, only fetch their part. A part with a number of rows that is no multiple of 16 keeps
 its padding rows, whose outputs nobody reads. Rows are computed independently of each other, so the results are the same
-bit for bit; where a backend does not promise that (many tokens, other backends), and wherever autograd, torch.compile
-or anything else watches the call, each layer computes its own part as if it had not been merged.
+bit for bit. With gradients enabled, where torch.compile or anything else watches the call, with many tokens, and on
+backends that do not promise the same bits, each layer computes its own part as if it had not been merged.
 
 The siblings' buffers become views into the merged ones: no weight is stored twice (only the sparse part's derived
 index is), and a state dict or a checkpoint holds what it would hold without merging.
@@ -79,7 +79,8 @@ class MergedPart:
         """This part of the merged output for x, or None if the layer must compute it itself, be it only because
         somebody has put other `buffers` into the layer.
         """
-        if not all(map(operator.is_, buffers.values(), self._buffers)):
+        # Writing to a view of several parts is an error where gradients are recorded, to a layer's output it is not.
+        if torch.is_grad_enabled() or not all(map(operator.is_, buffers.values(), self._buffers)):
             return None
         return self._group.output(self._position, x)
 
@@ -111,11 +112,9 @@ class _Group:
 
     def __init__(self, layer: DenseSparseLinear, sizes: Sequence[int]) -> None:
         self._layer = layer
-        self._rows: list[tuple[int, int]] = []  # (first row, rows) of each part
-        begin = 0
+        self._rows: list[int] = []  # of each part and of the padding after it, in turns
         for size in sizes:
-            self._rows.append((begin, size))
-            begin += -(-size // TILE_ROWS) * TILE_ROWS
+            self._rows += size, -size % TILE_ROWS
         self._unfetched: dict[int, tuple[_Unfetched, weakref.ref[Tensor]]] = {}
         self._calls_in_vain = 0
 
@@ -129,20 +128,16 @@ class _Group:
                     self._forget(thread)
                     self._calls_in_vain = 0
                 return y
-        if self._calls_in_vain >= PATIENCE or not self._is_exact_for(x):
+        if self._calls_in_vain >= PATIENCE or not x.is_contiguous():
+            return None
+        if not dispatch.may_be_merged(self._layer.format, x.device.type, x.numel() // x.shape[-1]):
             return None
         y = ops.linear_unchecked(x, self._layer.operands, self._layer.bias, ops.ACTIVATIONS[0])
-        outputs = {index: y.narrow(-1, begin, rows) for index, (begin, rows) in enumerate(self._rows)}
+        outputs = dict(enumerate(y.split(self._rows, dim=-1)[::2]))
         mine = outputs.pop(position)
         self._forget(thread)
         self._unfetched[thread] = _Unfetched(x, outputs), weakref.ref(x, lambda _: self._forget(thread))
         return mine
-
-    def _is_exact_for(self, x: Tensor) -> bool:
-        if not x.is_contiguous():
-            return False
-        tokens = x.numel() // x.shape[-1]
-        return tokens > 0 and dispatch.rows_are_independent(self._layer.format, x.device.type, tokens)
 
     def _forget(self, thread: int) -> None:
         held = self._unfetched.pop(thread, None)

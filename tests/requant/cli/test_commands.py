@@ -61,7 +61,12 @@ def test_an_8_bit_head_from_quantizing_to_speaking(
     assert layers["model.embed_tokens"] == 8
     assert run_json(capsys, "verify", out)["layers"] == 15
     assert run_json(capsys, "generate", out, "--prompt", "The fox", "--tokens", "2")["tokens"] >= 1
-    measured = run_json(capsys, "benchmark", out, "--prefill", "4", "--decode", "1")
+    plain, merged = (
+        run_json(capsys, "generate", out, "--prompt", "The fox", "--tokens", "5", *option)["text"]
+        for option in ([], ["--merge"])
+    )
+    assert plain == merged
+    measured = run_json(capsys, "benchmark", out, "--prefill", "4", "--decode", "1", "--merge")
     assert {row["backend"] for row in measured["results"]} == {"cpu", "reference"}
 
 
