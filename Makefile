@@ -1,4 +1,5 @@
 # make demo   install into .venv, quantize a real model three ways, compare, generate text
+# make sanitize   build the extension with AddressSanitizer and UBSan beside .venv and run the kernel tests on that
 # make test   install into .venv, check format, lint and types, run every test that this machine can run
 
 PYTHON ?= python3
@@ -8,13 +9,25 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc requant_kernels python -type f -not -name '*.pyc' -not -name '*.so')
 
-.PHONY: demo test lint install benchmark clean
+.PHONY: demo test sanitize lint install benchmark clean
 
 demo: $(VENV)/installed
 	$(BIN)/requant demo
 
 test: $(VENV)/installed lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(PYTEST_OPTIONS)
+
+# A second copy of the package, which goes before the installed one; a finding ends the run.
+SANITIZED := build/sanitized
+sanitize: $(VENV)/installed
+	rm -rf $(SANITIZED)
+	REQUANT_SANITIZE=address,undefined $(BIN)/pip install --quiet --no-deps --target $(SANITIZED) .
+	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	PYTHONPATH=$(SANITIZED) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(SANITIZED_TESTS)
+
+# What reaches the extension without other native libraries in between.
+SANITIZED_TESTS := tests/backends/test_cpu.py tests/test_embedding.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

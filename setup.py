@@ -3,6 +3,7 @@
 Nothing here needs torch: the extension sees raw pointers. Environment:
 
     REQUANT_EXTENSIONS   1 (default) or 0
+    REQUANT_SANITIZE     sanitizers to build with, such as address,undefined (see `make sanitize`); none by default
     REQUANT_CUDA         auto (default), 0, or 1; this version has no CUDA sources, so 1 is refused
 """
 
@@ -47,6 +48,7 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={build / 'module'}",
+            f"-DREQUANT_SANITIZE={os.environ.get('REQUANT_SANITIZE', '')}",
         ]
         try:
             subprocess.run(configure, check=True)

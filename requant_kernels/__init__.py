@@ -6,10 +6,12 @@
 
 from requant_kernels import ops as ops
 from requant_kernels.dispatch import use_backend
+from requant_kernels.embedding import QuantizedEmbedding
 from requant_kernels.errors import CheckpointError
 from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWeight, UniformWeight
 from requant_kernels.integrations import register_with_transformers
 from requant_kernels.linear import DenseSparseLinear
+from requant_kernels.merge import merge_linears
 from requant_kernels.version import __version__
 
 __all__ = [
@@ -18,9 +20,11 @@ __all__ = [
     "DenseWeight",
     "LayerSpec",
     "LutWeight",
+    "QuantizedEmbedding",
     "SparseWeight",
     "UniformWeight",
     "__version__",
+    "merge_linears",
     "use_backend",
 ]
 

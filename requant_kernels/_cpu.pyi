@@ -54,6 +54,16 @@ def dequantize(
     threads: int,
     /,
 ) -> None: ...
+def embedding(
+    instruction_set: int,
+    weight: Weight,
+    indices: int,
+    tokens: int,
+    y: int,
+    y_dtype: int,
+    threads: int,
+    /,
+) -> None: ...
 def instruction_sets() -> list[str]: ...
 def sparse_index_bytes(out_features: int, in_features: int, entries: int, /) -> int: ...
 def build_sparse_index(

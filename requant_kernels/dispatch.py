@@ -19,9 +19,9 @@ from typing import Any
 from torch import Tensor
 
 Kernel = Callable[..., Tensor]
-"""linear: (x [tokens, in_features], WeightOperands, bias or None, activations) -> y [tokens, out_features] of x's
-dtype, tokens >= 1. dequantize: (WeightOperands, dtype) -> W [out_features, in_features]. Everything is checked and
-contiguous.
+"""linear: (x [..., in_features], WeightOperands, bias or None, activations) -> y [..., out_features] of x's dtype, at
+least one token. dequantize: (WeightOperands, dtype) -> W [out_features, in_features]. embedding: (indices int64
+[tokens], WeightOperands, dtype) -> y [tokens, in_features]. Everything is checked and contiguous.
 """
 
 
@@ -33,7 +33,7 @@ class Backend:
     unavailable_reason: str | None
     """None if the backend is live."""
     kernels: Mapping[tuple[str, str], Kernel]
-    """(format, phase) -> kernel; the phases are those of ROUTES, and "dequantize"."""
+    """(format, phase) -> kernel; the phases are those of ROUTES, "dequantize", and "embedding" of uniform."""
     prepare_sparse: Callable[[Tensor, Tensor, Tensor, int, int], Tensor] | None = None
     """(row_offsets, columns, values, out_features, in_features) -> what the kernels want derived from CSR at load."""
 
@@ -54,6 +54,11 @@ ROUTES: Mapping[tuple[str, str], tuple[tuple[int | None, str], ...]] = {
     ("reference", "uniform"): ((None, "linear"),),
     ("reference", "lut"): ((None, "linear"),),
 }
+
+# Phases in which a layer may be computed as a part of a taller one: a row of the output does not depend, to the last
+# bit, on the rows that are computed with it. Prefill is left out although that holds there, too: it has nothing to
+# gain, and the parts of its output, which are strided, make what follows slower.
+MERGED_PHASES = frozenset({("cpu", "decode"), ("cpu", "batch")})
 
 _forced_backend: ContextVar[str | None] = ContextVar("requant_forced_backend", default=None)
 
@@ -102,10 +107,29 @@ def dequantize_kernel_for(format: str, device_type: str) -> Kernel:
     return backend_for(device_type).kernels[format, "dequantize"]
 
 
+def embedding_kernel_for(format: str, device_type: str) -> Kernel:
+    """The kernel that fetches rows of W."""
+    return backend_for(device_type).kernels[format, "embedding"]
+
+
+def may_be_merged(format: str, device_type: str, tokens: int) -> bool:
+    """Whether a layer may be computed as a part of a taller one without changing a bit."""
+    return _may_be_merged(backend_for(device_type).name, format, tokens)
+
+
+@functools.lru_cache(maxsize=4096)
+def _may_be_merged(backend: str, format: str, tokens: int) -> bool:
+    return tokens > 0 and (backend, _phase(backend, format, tokens)) in MERGED_PHASES
+
+
 @functools.lru_cache(maxsize=4096)
 def _kernel(backend: str, format: str, tokens: int) -> Kernel:
-    phase = next(phase for limit, phase in ROUTES[backend, format] if limit is None or tokens <= limit)
-    return backends()[backend].kernels[format, phase]
+    return backends()[backend].kernels[format, _phase(backend, format, tokens)]
+
+
+@functools.lru_cache(maxsize=4096)
+def _phase(backend: str, format: str, tokens: int) -> str:
+    return next(phase for limit, phase in ROUTES[backend, format] if limit is None or tokens <= limit)
 
 
 @functools.cache

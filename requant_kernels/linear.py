@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,15 @@ from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWei
 from requant_kernels.formats.rounding import SHARED_TABLES, round_to_quantiles, round_to_shared_table, round_uniform
 from requant_kernels.formats.spec import dtype_name
 from requant_kernels.formats.storage import FLOAT_DTYPES, bits_per_weight, check
+from requant_kernels.memory import place
 from requant_kernels.operands import WeightOperands
 
-ALIGNMENT_BYTES = 64
-"""Kernels load whole cache lines; a tensor that was read from a file may start anywhere."""
+if TYPE_CHECKING:
+    from requant_kernels.merge import MergedPart
 
-# Buffers in the order of the operator's arguments, by format.
-_DENSE_BUFFERS = {"uniform": ("codes", "scale", "zero"), "lut": ("codes", "table", "scale")}
+DENSE_BUFFERS = {"uniform": ("codes", "scale", "zero"), "lut": ("codes", "table", "scale")}
+"""Buffers of the dense part in the order of the operator's arguments, by format."""
+
 _SPARSE_BUFFERS = ("row_offsets", "columns", "values")
 _BUFFERS = ("codes", "scale", "zero", "table", *_SPARSE_BUFFERS, "bias")
 
@@ -41,6 +43,8 @@ class DenseSparseLinear(nn.Module):
     significant: int
     codes: Tensor
     bias: Tensor | None
+    merged: MergedPart | None = None
+    """Where `merge_linears` left the means to compute this layer together with its siblings."""
 
     def __init__(
         self,
@@ -75,10 +79,10 @@ class DenseSparseLinear(nn.Module):
 
     @classmethod
     def from_spec(
-        cls, spec: LayerSpec, device: torch.device | str | None = None, bias_dtype: torch.dtype = torch.float32
-    ) -> DenseSparseLinear:
+        cls, spec: LayerSpec, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
+    ) -> Self:
         """An empty layer whose buffers have the shapes and dtypes that `spec` foretells, to be filled by a loader,
-        which calls `prepare()` afterwards.
+        which calls `prepare()` afterwards. `dtype` is the bias's.
         """
         module = cls.__new__(cls)
         nn.Module.__init__(module)
@@ -86,7 +90,7 @@ class DenseSparseLinear(nn.Module):
         module.outliers, module.significant = spec.outliers, spec.significant
         expected = spec.tensors()
         if spec.bias:
-            expected["bias"] = ((spec.shape[0],), bias_dtype)
+            expected["bias"] = ((spec.shape[0],), dtype)
         module._set_buffers(
             {name: torch.empty(shape, dtype=dtype, device=device) for name, (shape, dtype) in expected.items()}
         )
@@ -108,7 +112,7 @@ class DenseSparseLinear(nn.Module):
 
         group_size None means 128 for uniform and the shared tables; tables per row have no groups.
         """
-        check("format", format, _DENSE_BUFFERS)
+        check("format", format, DENSE_BUFFERS)
         check("table", table, ("row", *SHARED_TABLES))
         weight = linear.weight.detach().float()
         dense: DenseWeight
@@ -137,14 +141,14 @@ class DenseSparseLinear(nn.Module):
         self.register_load_state_dict_post_hook(_prepare_after_loading)
 
     def prepare(self) -> None:
-        """Puts every buffer at an aligned address and derives what the backend wants from the sparse part. Whoever
-        fills or replaces buffers from outside calls this afterwards.
+        """Puts every buffer at a good address (`requant_kernels.memory`) and derives what the backend wants from the
+        sparse part. Whoever fills or replaces buffers from outside calls this afterwards. Ends being merged.
         """
+        self.merged = None
         buffers = self._buffers
         for name, buffer in buffers.items():
-            if buffer is not None and not buffer.is_meta:
-                aligned = buffer.contiguous()
-                buffers[name] = aligned.clone() if aligned.data_ptr() % ALIGNMENT_BYTES else aligned
+            if buffer is not None:
+                buffers[name] = place(buffer)
         sparse = self.sparse
         derive = None if sparse is None else dispatch.backend_for(self.codes.device.type).prepare_sparse
         if sparse is not None and derive is not None and not self.codes.is_meta:
@@ -155,18 +159,21 @@ class DenseSparseLinear(nn.Module):
             buffers["sparse_index"] = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DenseSparseLinear:
+        changed = False
         for name, buffer in self._buffers.items():
             if buffer is not None:
                 moved = fn(buffer)
                 self._buffers[name] = moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
-        self.prepare()
+                changed |= self._buffers[name] is not buffer
+        if changed:
+            self.prepare()
         return self
 
     @property
     def operands(self) -> WeightOperands:
         """D + S as kernels receive it, over this layer's buffers."""
         buffers: dict[str, Any] = self._buffers
-        first, second, third = _DENSE_BUFFERS[self.format]
+        first, second, third = DENSE_BUFFERS[self.format]
         return WeightOperands(
             self.format,
             (buffers[first], buffers[second], buffers[third]),
@@ -181,15 +188,23 @@ class DenseSparseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in_features] -> [..., out_features] of the same dtype."""
+        buffers: dict[str, Any] = self._buffers
         if _may_bypass_the_operator(x):
-            if x.shape[-1:] != (self.in_features,) or x.dtype not in FLOAT_DTYPES or x.device != self.codes.device:
+            # Not self.codes: nn.Module looks attributes up in vain before it looks among the buffers.
+            if (
+                x.shape[-1:] != (self.in_features,)
+                or x.dtype not in FLOAT_DTYPES
+                or x.device != buffers["codes"].device
+            ):
                 self._refuse(x)
-            return ops.linear_unchecked(x, self.operands, self._buffers["bias"], ops.ACTIVATIONS[0])
+            if self.merged is not None and (y := self.merged.output(buffers, x)) is not None:
+                return y
+            return ops.linear_unchecked(x, self.operands, buffers["bias"], ops.ACTIVATIONS[0])
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if x.shape[-1:] != (self.in_features,):
             self._refuse(x)
-        arguments = self.operands.linear_arguments(self._buffers["bias"], ops.ACTIVATIONS[0])
+        arguments = self.operands.linear_arguments(buffers["bias"], ops.ACTIVATIONS[0])
         return ops.linear_operator(self.format)(x, *arguments)
 
     def _refuse(self, x: Tensor) -> None:
@@ -270,9 +285,9 @@ def _may_bypass_the_operator(x: Tensor) -> bool:
         type(x) is Tensor
         and not torch.compiler.is_compiling()
         and not (x.requires_grad and torch.is_grad_enabled())
-        and not torch.is_autocast_enabled(x.device.type)
+        and not torch._C._is_any_autocast_enabled()
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._len_torch_function_stack() == 0
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-        and not torch.jit.is_tracing()
+        and torch._C._get_tracing_state() is None
     )

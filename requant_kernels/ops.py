@@ -4,6 +4,7 @@
     y = requant::lut_linear(x, ...)
     W = requant::dequantize_uniform(...)    W = D + S                    [out_features, in_features]
     W = requant::dequantize_lut(...)
+    y = requant::uniform_embedding(...)     y = W[indices]               indices [...] -> y [..., in_features]
 
 The tensors are those of `requant_kernels.formats`. y has the dtype of x; both parts accumulate in fp32. x and the bias
 have gradients, the codes have none. A wrong call raises ValueError that names the argument, what it was and what was
@@ -236,13 +237,50 @@ def linear_unchecked(x: Tensor, weight: WeightOperands, bias: Tensor | None, act
     """
     if bias is not None and bias.dtype not in (x.dtype, torch.float32):
         bias = bias.float()
-    rows = (x if x.ndim == 2 else x.reshape(-1, weight.in_features)).contiguous()
-    if rows.shape[0] == 0:
-        y = x.new_empty((0, weight.out_features))
-    else:
-        y = dispatch.kernel_for(weight.format, x.device.type, rows.shape[0])(rows, weight, bias, activations)
-    return y if x.ndim == 2 else y.view(*x.shape[:-1], weight.out_features)
+    tokens = x.numel() // weight.in_features
+    if tokens == 0:
+        return x.new_empty((*x.shape[:-1], weight.out_features))
+    return dispatch.kernel_for(weight.format, x.device.type, tokens)(x.contiguous(), weight, bias, activations)
 
 
+def _embedding_weight(*args: Any) -> WeightOperands:
+    """The arguments of the embedding operator between indices and dtype, sorted and checked."""
+    *dense, out_features, in_features, bits, group_size = args
+    absent = (None, None, None, None)
+    weight = WeightOperands("uniform", tuple(dense), *absent, out_features, in_features, (bits, group_size))
+    _check_weight(weight)
+    return weight
+
+
+def _define_embedding() -> None:
+    """Defines requant::uniform_embedding: rows of a uniform weight without a sparse part, in `dtype`."""
+    name, schema = "requant::uniform_embedding", SCHEMAS["uniform"]
+    sizes = ("SymInt out_features", "SymInt in_features")
+    arguments = ("Tensor indices", *schema.dense, *sizes, *schema.parameters, "ScalarType dtype")
+    torch.library.define(name, f"({', '.join(arguments)}) -> Tensor")
+
+    @torch.library.impl(name, "CompositeExplicitAutograd")
+    def run_embedding(indices: Tensor, *args: Any) -> Tensor:
+        weight, dtype = _embedding_weight(*args[:-1]), args[-1]
+        check("dtype", dtype, FLOAT_DTYPES)
+        check("indices.dtype", indices.dtype, (torch.int64, torch.int32))
+        if indices.device != weight.codes.device:
+            raise ValueError(f"indices must be on the device of codes, {weight.codes.device}, got {indices.device}")
+        if indices.numel() == 0:
+            return weight.codes.new_empty((*indices.shape, weight.in_features), dtype=dtype)
+        first, last = map(int, torch.aminmax(indices))
+        if first < 0 or last >= weight.out_features:
+            raise IndexError(f"indices must lie in 0..{weight.out_features - 1}, found {first}..{last}")
+        kernel = dispatch.embedding_kernel_for("uniform", indices.device.type)
+        rows = kernel(indices.flatten().long().contiguous(), weight.contiguous(), dtype)
+        return rows.view(*indices.shape, weight.in_features)
+
+    @torch.library.register_fake(name)
+    def fake_embedding(indices: Tensor, *args: Any) -> Tensor:
+        weight, dtype = _embedding_weight(*args[:-1]), args[-1]
+        return weight.codes.new_empty((*indices.shape, weight.in_features), dtype=dtype)
+
+
+_define_embedding()
 for _format, _schema in SCHEMAS.items():
     _define(_format, _schema)

@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from requant_kernels import DenseSparseLinear, SparseWeight, UniformWeight
-from requant_kernels.linear import ALIGNMENT_BYTES, _may_bypass_the_operator
+from requant_kernels.linear import _may_bypass_the_operator
+from requant_kernels.memory import ALIGNMENT_BYTES
 
 
 @pytest.fixture

@@ -87,6 +87,13 @@ void dequantize(int isa, const Weight& weight, int64_t row_begin, int64_t row_en
       ->dequantize({weight, row_begin, row_end, at<void>(w), static_cast<Dtype>(w_dtype), threads});
 }
 
+void embedding(int isa, const Weight& weight, Address indices, int64_t tokens, Address y, int y_dtype, int threads) {
+  const InstructionSet& set = instruction_set(isa);
+  const py::gil_scoped_release released;
+  set.uniform->embedding(
+      {weight, at<const int64_t>(indices), tokens, at<void>(y), static_cast<Dtype>(y_dtype), threads});
+}
+
 std::vector<std::string> instruction_set_names() {
   std::vector<std::string> names;
   for (const InstructionSet& set : instruction_sets()) names.push_back(set.name);
@@ -105,6 +112,7 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("lut_weight", &lut_weight);
   module.def("linear", &linear);
   module.def("dequantize", &dequantize);
+  module.def("embedding", &embedding);
   module.def("instruction_sets", &instruction_set_names, "Names of those that run here, slowest first.");
   module.def("sparse_index_bytes", &sparse_index_bytes);
   module.def("build_sparse_index", [](Address row_offsets, Address columns, bool short_columns, Address values,

@@ -64,11 +64,22 @@ struct PanelArguments {
 };
 using DecodePanels = void (*)(const PanelArguments&);
 
+// y[tokens, in_features] = the rows of W with these indices; W has no sparse part.
+struct EmbeddingArguments {
+  Weight weight;
+  const int64_t* indices;  // each in 0 ..< out_features
+  int64_t tokens;
+  void* y;
+  Dtype y_dtype;
+  int threads;
+};
+
 // The entry points of a format family, compiled once per instruction set.
 struct Kernels {
   void (*linear)(const LinearArguments&);  // 1 .. kMaxTokens tokens
   void (*dequantize)(const DequantizeArguments&);
   DecodePanels decode_panels;
+  void (*embedding)(const EmbeddingArguments&) = nullptr;  // of uniform
 };
 
 // The kernel for many tokens of any format, compiled once per instruction set.

@@ -6,6 +6,7 @@
 #include "kernels.h"
 #include "kernels/decode_panel.h"
 #include "kernels/dequantize.h"
+#include "kernels/embedding.h"
 #include "kernels/run_linear.h"
 
 namespace requant::cpu::REQUANT_ISA {
@@ -58,8 +59,21 @@ void decode(const PanelArguments& arguments) {
   }
 }
 
+void embedding(const EmbeddingArguments& arguments) {
+  switch (arguments.weight.bits) {
+    case 2:
+      return Embedding<2>(arguments).run();
+    case 3:
+      return Embedding<3>(arguments).run();
+    case 4:
+      return Embedding<4>(arguments).run();
+    case 8:
+      return Embedding<8>(arguments).run();
+  }
+}
+
 }  // namespace
 
-const Kernels kUniform{linear, dequantize, decode};
+const Kernels kUniform{linear, dequantize, decode, embedding};
 
 }  // namespace requant::cpu::REQUANT_ISA

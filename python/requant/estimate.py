@@ -12,11 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from requant.embeddings import GROUP_SIZE, Embeddings, find_embeddings
 from requant.plan import Plan
 from requant.quantizers import Statistics, make_quantizer
 from requant.recipe import Recipe
 from requant.sensitivity.gradients import consuming_gradients, mean_loss
 from requant.weights import find_linears, single_precision
+from requant_kernels.embedding import round_rows
 
 PROBE_TOKENS = 256
 PROBE_ROWS = 512
@@ -40,7 +42,7 @@ def estimate(model: nn.Module, recipe: Recipe) -> Estimate:
 
     Raises InputError as `requant.pipeline.quantize` does.
     """
-    linears = find_linears(model, recipe.skip)
+    linears, embeddings = find_linears(model, recipe.skip), find_embeddings(model, recipe)
     plan = Plan.of(recipe)
     weights = sum(linear.weight.numel() for linear in linears.values())
     resident = _resident_bytes()
@@ -55,6 +57,10 @@ def estimate(model: nn.Module, recipe: Recipe) -> Estimate:
         "quantized weights bytes": weights * recipe.bits / 8 * 2,
         "work space bytes": 24 * largest,
     }
+    if embeddings:
+        sizes = [(module.weight.numel(), bits) for module, bits in embeddings.values()]
+        parts["embedding and head bytes"] = sum(size * bits / 8 for size, bits in sizes)
+        parts["embedding and head seconds"] = sum(size for size, _ in sizes) * _rounding_seconds(embeddings)
     with single_precision(model):
         parts["quantizing seconds"] = plan.quantize_passes * weights * _quantize_seconds(linears, recipe)
         if plan.needs_windows:
@@ -104,6 +110,13 @@ def _quantize_seconds(linears: dict[str, nn.Linear], recipe: Recipe) -> float:
     quantizer = make_quantizer(recipe)
     statistics = Statistics(fisher=weight.square())
     return _best_of(1, lambda: quantizer.quantize(weight, statistics)) / weight.numel()
+
+
+def _rounding_seconds(embeddings: Embeddings) -> float:
+    """Per weight, on some rows of the first matrix."""
+    module, bits = next(iter(embeddings.values()))
+    rows = module.weight.detach()[:PROBE_ROWS].float()
+    return _best_of(1, lambda: round_rows(rows, bits, GROUP_SIZE)) / rows.numel()
 
 
 def _best_of(times: int, run: Callable[[], object]) -> float:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from requant.decompose.outliers import interquartile_counts, power_law_counts, s
 from requant.decompose.selection import Positions
 from requant.decompose.significant import detach_significant
 from requant.decomposition import Decomposition, no_positions, position_mask
+from requant.embeddings import find_embeddings, quantize_embedding
 from requant.plan import Plan
 from requant.progress import Progress, SilentProgress
 from requant.quantizers import DenseWeight, Statistics, make_quantizer
@@ -38,7 +39,7 @@ from requant.sensitivity.fisher import fisher_information
 from requant.sensitivity.gradients import mean_loss
 from requant.sensitivity.pqi import PathIntegral, post_quantization_integral
 from requant.weights import Linears, OriginalWeights, find_linears, single_precision
-from requant_kernels.integrations.transformers import attach_quantization_config
+from requant_kernels.integrations.transformers import attach_quantization_config, tie_quantized_head
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ def quantize(
     is too short.
     """
     progress = progress or SilentProgress()
-    linears = find_linears(model, recipe.skip)
+    linears, embeddings = find_linears(model, recipe.skip), find_embeddings(model, recipe)
     windows = calibration_windows(tokenizer, calibration_text, recipe)
     if windows is not None:
         windows = windows.to(next(model.parameters()).device)
@@ -82,11 +83,14 @@ def quantize(
         target = {each: getattr(torch, recipe.dtype) if recipe.dtype else dtype for each, dtype in dtypes.items()}
         work = Work(model, linears, recipe, windows, progress)
         decomposition = work.decompose()
-        with progress.task("packing", len(linears)) as advance:
-            layers = {}
+        layers: dict[str, nn.Module] = {}
+        with progress.task("packing", len(linears) + len(embeddings)) as advance:
             for name, linear in linears.items():
                 bias = None if linear.bias is None else linear.bias.detach().to(target[linear.bias])
                 layers[name] = decomposition.layer(name, bias)
+                advance(1)
+            for name, (module, bits) in embeddings.items():
+                layers[name] = quantize_embedding(module, bits, target[cast(nn.Parameter, module.weight)])
                 advance(1)
         # From here on nothing can fail.
         for name, layer in layers.items():
@@ -94,6 +98,7 @@ def quantize(
         dtypes.update(target)
     report = work.report(windows)
     if isinstance(model, PreTrainedModel):
+        tie_quantized_head(model)
         attach_quantization_config(model, recipe.to_dict(), report["provenance"])
     return QuantizeResult(model, recipe, report)
 

@@ -29,6 +29,7 @@ METHODS: dict[str, MethodDefaults] = {
     "squeezellm": MethodDefaults((2, 3, 4), -1, 0.45, 0.05, grouped=False),
 }
 QUADRATURES = ("midpoint", "linspace", "gauss_legendre", "trapezoid", "left", "right")
+EMBEDDING_BITS = (4, 8)
 OUTLIER_RULES = ("power_law", "iqr")
 CHECKPOINT_DTYPES = ("bfloat16", "float16", "float32")
 VALUES_DTYPES = ("float16", "bfloat16")
@@ -66,6 +67,11 @@ class Recipe:
     """Checkpoint dtype of everything that is not quantized; None is the model's own."""
     values_dtype: str = "float16"
     """Stored dtype of the sparse values."""
+    head_bits: int | None = None
+    """Bits of the output head, rounded to nearest in groups of 128; None leaves it in `dtype`. A head that is tied to
+    the input embedding takes that along: one weight serves both."""
+    embedding_bits: int | None = None
+    """The same for the input embedding."""
     skip: tuple[str, ...] = ()
     """Shell patterns of module names to leave alone, such as "*.mlp.gate"."""
 
@@ -158,6 +164,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "samples": _count(1),
     "sequence_length": _count(2),
     "seed": (lambda value: _is_integer(value) and 0 <= value < 2**63, "an integer from 0 to 2^63 - 1"),
+    "head_bits": _choice(*EMBEDDING_BITS, None),
+    "embedding_bits": _choice(*EMBEDDING_BITS, None),
     "dtype": _choice(*CHECKPOINT_DTYPES, None),
     "values_dtype": _choice(*VALUES_DTYPES),
     "skip": (lambda value: all(isinstance(each, str) and each for each in value), "a list of module name patterns"),

@@ -109,7 +109,7 @@ def _timings(contender: Contender, prefill_tokens: int) -> Iterator[tuple[float,
     """Endlessly: (seconds of one prefill, seconds of each of STEPS_PER_ROUND decode steps after it)."""
     model = contender.model
     generator = torch.Generator().manual_seed(PROMPT_SEED)
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = model.get_input_embeddings().num_embeddings
     prompt = torch.randint(vocabulary, (1, prefill_tokens), generator=generator).to(model.device)
     _one_round(contender, prompt, WARM_UP_STEPS)
     while True:

@@ -28,6 +28,9 @@ except ImportError as error:
 INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "avx512bf16", "amx")
 """All that exist, slowest first; a processor runs a first part of them."""
 
+EMBEDDING_PARALLEL_TOKENS = 32
+"""Fewer rows are fetched sooner than other threads wake up."""
+
 _DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
@@ -131,14 +134,13 @@ def _indexed(weight: WeightOperands) -> WeightOperands:
 
 def _linear(prefill: bool, x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
     weight = _indexed(weight)
-    tokens = x.shape[0]
-    y = x.new_empty((tokens, weight.out_features))
+    y = x.new_empty((*x.shape[:-1], weight.out_features))
     _cpu.linear(
         selected_instruction_set(),
         _native(weight),
         x.data_ptr(),
         _DTYPES[x.dtype],
-        tokens,
+        x.numel() // weight.in_features,
         _address(bias),
         _dtype(bias),
         y.data_ptr(),
@@ -167,6 +169,16 @@ def dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
     return w.to(dtype)
 
 
+def embedding(indices: Tensor, weight: WeightOperands, dtype: torch.dtype) -> Tensor:
+    """The kernel that fetches rows of a uniform W."""
+    tokens = indices.numel()
+    y = torch.empty((tokens, weight.in_features), dtype=dtype)
+    threads = torch.get_num_threads() if tokens >= EMBEDDING_PARALLEL_TOKENS else 1
+    isa = selected_instruction_set()
+    _cpu.embedding(isa, _native(weight), indices.data_ptr(), tokens, y.data_ptr(), _DTYPES[dtype], threads)
+    return y
+
+
 _PHASES: dict[str, Callable[..., Tensor]] = {
     "decode": few_tokens,
     "batch": few_tokens,
@@ -177,6 +189,9 @@ _PHASES: dict[str, Callable[..., Tensor]] = {
 BACKEND = Backend(
     name="cpu",
     unavailable_reason=UNAVAILABLE_REASON,
-    kernels={(format, phase): kernel for format in _NATIVE_WEIGHTS for phase, kernel in _PHASES.items()},
+    kernels={
+        **{(format, phase): kernel for format in _NATIVE_WEIGHTS for phase, kernel in _PHASES.items()},
+        ("uniform", "embedding"): embedding,
+    },
     prepare_sparse=prepare_sparse,
 )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from requant_kernels.dispatch import Backend
 from requant_kernels.formats import DENSE_FORMATS
+from requant_kernels.formats.tile16 import TILE_ROWS
 from requant_kernels.operands import WeightOperands
 
 
@@ -22,19 +23,30 @@ def dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
 
 
 def linear(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
-    """y = x @ (D + S).T + bias in fp32, rounded to x's dtype, [tokens, out_features]."""
+    """y = x @ (D + S).T + bias in fp32, rounded to x's dtype, [..., out_features]."""
     y = x.float() @ dequantize(weight, torch.float32).T
     if bias is not None:
         y += bias.float()
     return y.to(x.dtype)
 
 
+def embedding(indices: Tensor, weight: WeightOperands, dtype: torch.dtype) -> Tensor:
+    """Rows of W in `dtype`, [tokens, in_features]; whole tiles are dequantized for them."""
+    tiles = indices // TILE_ROWS
+    dense = tuple(None if tensor is None else tensor[tiles] for tensor in weight.dense)
+    rows = weight._replace(dense=dense, out_features=tiles.numel() * TILE_ROWS).dense_weight.dequantize()
+    return rows.view(-1, TILE_ROWS, weight.in_features)[torch.arange(tiles.numel()), indices % TILE_ROWS].to(dtype)
+
+
 BACKEND = Backend(
     name="reference",
     unavailable_reason=None,
     kernels={
-        (format, phase): kernel
-        for format in DENSE_FORMATS
-        for phase, kernel in (("linear", linear), ("dequantize", dequantize))
+        **{
+            (format, phase): kernel
+            for format in DENSE_FORMATS
+            for phase, kernel in (("linear", linear), ("dequantize", dequantize))
+        },
+        ("uniform", "embedding"): embedding,
     },
 )

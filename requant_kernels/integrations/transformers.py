@@ -3,7 +3,8 @@
 Only hooks that have been stable throughout transformers 5 are used, with open-ended arguments: validate_environment,
 the two `_process_model_*_weight_loading`, is_serializable, is_trainable, is_compileable.
 
-    config.json -> RequantConfig (strict) -> before: headers checked, each nn.Linear becomes an empty DenseSparseLinear
+    config.json -> RequantConfig (strict) -> before: headers checked, each nn.Linear becomes an empty DenseSparseLinear,
+                   an nn.Embedding a QuantizedEmbedding, which a tied output head uses as well
                 -> transformers reads the tensors into its buffers -> after: nothing missing, content checked, prepared
 """
 
@@ -29,6 +30,7 @@ from requant_kernels.checkpoint import (
     check_layer_content,
     check_layer_headers,
 )
+from requant_kernels.embedding import QuantizedEmbedding, TiedHead
 from requant_kernels.linear import DenseSparseLinear
 from requant_kernels.safetensors_header import StoredTensor, read_header
 
@@ -68,22 +70,30 @@ class RequantQuantizer(HfQuantizer):
         self.stored: dict[str, StoredTensor] = {}
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
-        """Refuses wrong headers, then replaces each quantized nn.Linear, on the meta device."""
+        """Refuses wrong headers, then replaces each quantized nn.Linear and nn.Embedding, on the meta device."""
         config: CheckpointConfig = self.quantization_config.checkpoint
         for file in kwargs.get("checkpoint_files") or ():
             self.stored |= read_header(Path(file))
         if self.stored:
             check_layer_headers(config, self.stored, "config.json")
         for stored_name, spec in config.modules.items():
-            name, linear = _find_linear(model, stored_name)
-            found = (linear.out_features, linear.in_features, linear.bias is not None)
-            if found != (*spec.shape, spec.bias):
+            if _belongs_to_the_head(model, stored_name, config):
+                continue
+            name, module = _find_module(model, stored_name)
+            bias = getattr(module, "bias", None)
+            found = (tuple(module.weight.shape), bias is not None)
+            if found != (spec.shape, spec.bias):
                 raise CheckpointError(
                     f"config.json: quantization_config: module {stored_name} is said to be {list(spec.shape)}, bias "
-                    f"{spec.bias}, but in {type(model).__name__} it is {list(found[:2])}, bias {found[2]}"
+                    f"{spec.bias}, but in {type(model).__name__} it is {list(found[0])}, bias {found[1]}"
                 )
-            bias_dtype = linear.weight.dtype if linear.bias is None else linear.bias.dtype
-            model.set_submodule(name, DenseSparseLinear.from_spec(spec, device="meta", bias_dtype=bias_dtype))
+            kind = DenseSparseLinear if isinstance(module, nn.Linear) else QuantizedEmbedding
+            dtype = module.weight.dtype if bias is None else bias.dtype
+            try:
+                model.set_submodule(name, kind.from_spec(spec, device="meta", dtype=dtype))
+            except ValueError as error:
+                raise CheckpointError(f"config.json: quantization_config: module {stored_name}: {error}") from None
+        tie_quantized_head(model)
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, *args: Any, **kwargs: Any) -> PreTrainedModel:
         """Refuses a model with tensors that no file held, and layers with impossible content."""
@@ -129,19 +139,47 @@ def attach_quantization_config(
     model.quantization_method = QUANT_METHOD
 
 
-def _find_linear(model: PreTrainedModel, stored_name: str) -> tuple[str, nn.Linear]:
-    """The nn.Linear of that name; the base model's prefix comes or goes with the head, as transformers does it."""
+def tie_quantized_head(model: PreTrainedModel) -> None:
+    """If the model's config ties the output head to the input embedding, and that is quantized, makes the head use the
+    embedding's one weight. transformers' own tying, which exchanges parameters, must know nothing of it.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if not isinstance(embedding, QuantizedEmbedding):
+        return
+    names = {module: name for name, module in model.named_modules()}
+    ours = tuple(f"{names[module]}." for module in (embedding, head) if module is not None)
+    for attribute in ("_tied_weights_keys", "all_tied_weights_keys"):
+        tied = getattr(model, attribute, None) or {}
+        kept = {
+            target: source
+            for target, source in tied.items()
+            if not (target.startswith(ours) or source.startswith(ours))
+        }
+        setattr(model, attribute, kept)
+    if head is not None and not isinstance(head, TiedHead) and model.config.get_text_config().tie_word_embeddings:
+        model.set_submodule(names[head], TiedHead(embedding))
+
+
+def _belongs_to_the_head(model: PreTrainedModel, stored_name: str, config: CheckpointConfig) -> bool:
+    """Whether the checkpoint has the module, but this bare base model (`AutoModel`) has no place for it."""
+    prefix = f"{model.base_model_prefix}."
+    stored_with_prefix = any(name.startswith(prefix) for name in config.modules)
+    return model.base_model is model and stored_with_prefix and not stored_name.startswith(prefix)
+
+
+def _find_module(model: PreTrainedModel, stored_name: str) -> tuple[str, nn.Linear | nn.Embedding]:
+    """The module of that name; the base model's prefix comes or goes with the head, as transformers does it."""
     prefix = f"{model.base_model_prefix}."
     for name in (stored_name, stored_name.removeprefix(prefix), prefix + stored_name):
         try:
             module = model.get_submodule(name)
         except AttributeError:
             continue
-        if isinstance(module, nn.Linear):
+        if isinstance(module, (nn.Linear, nn.Embedding)):
             return name, module
         raise CheckpointError(
             f"config.json: quantization_config: module {stored_name} is a {type(module).__name__} in "
-            f"{type(model).__name__}, expected a linear layer"
+            f"{type(model).__name__}, expected a linear layer or an embedding"
         )
     raise CheckpointError(
         f"config.json: quantization_config: {type(model).__name__} has no module {stored_name}; found in the "

@@ -68,7 +68,8 @@ def test_hash_depends_on_every_field_and_on_nothing_else() -> None:
         "method": "squeezellm", "bits": 4, "group_size": 64, "symmetric": True, "outlier_percent": 0.2,
         "outlier_rule": "iqr", "outlier_exponents": (1.0,), "outlier_limit": 5.0, "significant_percent": 0.3,
         "significant_steps": 3, "intervals": 5, "quadrature": "linspace", "samples": 7, "sequence_length": 9,
-        "seed": 1, "dtype": "float16", "values_dtype": "bfloat16", "skip": ("x",),
+        "seed": 1, "dtype": "float16", "values_dtype": "bfloat16", "skip": ("x",), "head_bits": 8,
+        "embedding_bits": 4,
     }  # fmt: skip
     assert set(others) == {field.name for field in dataclasses.fields(Recipe)}
     hashes = [Recipe.from_dict(base.to_dict() | {name: value} | ({"group_size": -1} if name == "method" else {})).hash

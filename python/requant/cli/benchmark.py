@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from requant.cli.options import Device, Dtype, Json, Model
+from requant.cli.options import Device, Dtype, Json, Merge, Model
 
 
 def benchmark(
@@ -16,6 +16,7 @@ def benchmark(
     baseline: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The unquantized model, measured beside it.")
     ] = None,
+    merge: Merge = False,
     dtype: Dtype = None,
     device: Device = "cpu",
     json: Json = None,
@@ -28,6 +29,7 @@ def benchmark(
     from requant.progress import RichProgress
     from requant.report import benchmark_table
     from requant.speed import Contender, measure
+    from requant_kernels import merge_linears
     from requant_kernels.dispatch import backends
     from requant_kernels.integrations.transformers import is_quantized
 
@@ -38,6 +40,8 @@ def benchmark(
             check_source(source)
     quiet_libraries()
     loaded = load_model(model, chosen)[0].to(target)
+    if merge:
+        merge_linears(loaded)
     contenders = []
     if baseline is not None:
         contenders.append(Contender(baseline, load_model(baseline, chosen)[0].to(target)))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from requant.cli.options import Device, Dtype, Json, Model
+from requant.cli.options import Device, Dtype, Json, Merge, Model
 
 
 def generate(
@@ -16,6 +16,7 @@ def generate(
     chat: Annotated[bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")] = False,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int, typer.Option(help="For a temperature above 0.")] = 0,
+    merge: Merge = False,
     dtype: Dtype = None,
     device: Device = "cpu",
     json: Json = None,
@@ -36,12 +37,15 @@ def generate(
     )
     from requant.generation import encode_prompt, stream_text
     from requant.models import load_model
+    from requant_kernels import merge_linears
 
     check_json_target(json)
     target, chosen = parse_device(device), parse_dtype(dtype)
     quiet_libraries()
     loaded, tokenizer = load_model(model, chosen)
     loaded.to(target)
+    if merge:
+        merge_linears(loaded)
     torch.manual_seed(seed)
     prompt_tokens = encode_prompt(tokenizer, prompt, chat=chat).to(target)
     show = json != JSON_TO_STDOUT

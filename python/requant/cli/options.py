@@ -11,6 +11,9 @@ QuantizedModel = Annotated[str, typer.Argument(metavar="MODEL", help="Directory 
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE|-", help="Also write the result as JSON; - prints only JSON.")
 ]
+Merge = Annotated[
+    bool, typer.Option("--merge", help="Compute q/k/v and gate/up projections of a quantized model in one call each.")
+]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[
     str | None, typer.Option(metavar="DTYPE", help="bfloat16, float16 or float32; the model's own by default.")

@@ -40,6 +40,13 @@ def quantize(
         str | None, typer.Option(help="midpoint, gauss_legendre, linspace, ... (default midpoint)")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    head_bits: Annotated[
+        int | None,
+        typer.Option(help="Bits of the output head, 8 or 4; a tied embedding goes with it. (default unquantized)"),
+    ] = None,
+    embedding_bits: Annotated[
+        int | None, typer.Option(help="Bits of the input embedding, 8 or 4. (default unquantized)")
+    ] = None,
     skip: Annotated[
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Layers to leave as they are, like '*.mlp.gate'; repeatable."),
@@ -76,6 +83,8 @@ def quantize(
         "intervals": intervals,
         "quadrature": quadrature,
         "seed": seed,
+        "head_bits": head_bits,
+        "embedding_bits": embedding_bits,
         "skip": tuple(skip) if skip else None,
         "dtype": dtype,
     }

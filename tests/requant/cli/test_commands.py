@@ -51,6 +51,25 @@ def test_quantize_then_everything(
     assert 1 <= spoken["tokens"] <= 5
 
 
+def test_an_8_bit_head_from_quantizing_to_speaking(
+    tiny_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    made = run_json(capsys, "quantize", tiny_source, out, "--method", "rtn", "--head-bits", "8")
+    assert made["recipe"]["head_bits"] == 8
+    layers = {layer["name"]: layer["bits"] for layer in run_json(capsys, "inspect", out)["layers"]}
+    assert layers["model.embed_tokens"] == 8
+    assert run_json(capsys, "verify", out)["layers"] == 15
+    assert run_json(capsys, "generate", out, "--prompt", "The fox", "--tokens", "2")["tokens"] >= 1
+    plain, merged = (
+        run_json(capsys, "generate", out, "--prompt", "The fox", "--tokens", "5", *option)["text"]
+        for option in ([], ["--merge"])
+    )
+    assert plain == merged
+    measured = run_json(capsys, "benchmark", out, "--prefill", "4", "--decode", "1", "--merge")
+    assert {row["backend"] for row in measured["results"]} == {"cpu", "reference"}
+
+
 def test_quantize_twice_gives_equal_bytes(tiny_source: Path, tmp_path: Path, text: Path) -> None:
     contents = []
     for place in ("a", "b"):
