@@ -6,8 +6,8 @@ arXiv 2406.11235), in a basis in which the weight looks Gaussian.
 C [out_padded, in_padded] holds the values of the code; sizes are padded to multiples of 16, H is
 `hadamard.hadamard_transform` of the padded sizes, signs are +1 or -1, and scale belongs to the rows of C.
 
-C is cut into tiles of 16 x 16. A tile is one sequence of 256 values, row by row. A step emits V values, and its state is
-the last 16 bits of a stream to which every step appends `bits` * V bits, first bits highest:
+C is cut into tiles of 16 x 16. A tile is one sequence of 256 values, row by row. A step emits V values, and its state
+is the last 16 bits of a stream to which every step appends `bits` * V bits, first bits highest:
 
     state' = (state << bits * V | new bits) mod 2^16             V = 1 for codes 1mad and 3inst, 2 for hyb
 
@@ -68,7 +68,7 @@ def code_values(code: str, codebook: Tensor | None = None, device: torch.device 
 
     1mad    x = 34038481 state + 76625530 mod 2^32; (sum of the four bytes of x - 510) / 147.800537109375
     3inst   x = 89226354 state + 64248484 mod 2^32; the sum of the two fp16 halves of (x & 0x8fff8fff) ^ 0x3b603b60
-    hyb     x = (state + 1) state mod 2^32; row (x >> 6) mod 512 of the codebook, its first value negated if x has bit 15
+    hyb     x = (state + 1) state mod 2^32; codebook row (x >> 6) mod 512, its first value negated if x has bit 15
     """
     check("code", code, CODES)
     if (codebook is not None) != (code == "hyb"):
@@ -82,7 +82,7 @@ def code_values(code: str, codebook: Tensor | None = None, device: torch.device 
         return torch.stack((torch.where(x >> 15 & 1 == 1, -pairs[:, 0], pairs[:, 0]), pairs[:, 1]), dim=1)
     if code == "1mad":
         x = 34038481 * state + 76625530 & 0xFFFFFFFF
-        total = sum(x >> shift & 255 for shift in (0, 8, 16, 24))
+        total = torch.stack([x >> shift & 255 for shift in (0, 8, 16, 24)]).sum(dim=0)
         return ((total - 510).float() / 147.800537109375).unsqueeze(1)
     x = (89226354 * state + 64248484 & 0x8FFF8FFF) ^ 0x3B603B60
     halves = torch.stack((x & 0xFFFF, x >> 16), dim=1)

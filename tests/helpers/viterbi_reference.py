@@ -38,15 +38,14 @@ def shortest_walk(
     return torch.cat(walk[::-1], dim=1)
 
 
-def encode(targets: Tensor, values: Tensor, bits: int, seam_values: int = 256) -> Tensor:
-    """Closed walks int64 [batch, 256 / V] for targets fp32 [batch, 256]: a free search over the `seam_values` values
-    around the seam fixes the bits that the last and the first state share, a second one keeps to them.
+def encode(targets: Tensor, values: Tensor, bits: int) -> Tensor:
+    """Closed walks int64 [batch, 256 / V] for targets fp32 [batch, 256]: a free search over the sequence
+    rotated by its half fixes the bits that the last and the first state share, a second one keeps to them.
     """
     step_bits = bits * values.shape[1]
     sequence = targets.view(targets.shape[0], -1, values.shape[1])
-    seam_steps = seam_values // values.shape[1]
-    around_the_seam = sequence.roll(seam_steps // 2, dims=1)[:, :seam_steps]
-    shared = shortest_walk(around_the_seam, values, bits)[:, seam_steps // 2] >> step_bits
+    half = sequence.shape[1] // 2
+    shared = shortest_walk(sequence.roll(half, dims=1), values, bits)[:, half] >> step_bits
     states = torch.arange(2**STATE_BITS)
     allowed_first = states >> step_bits == shared.unsqueeze(1)
     allowed_last = states & (2 ** (STATE_BITS - step_bits) - 1) == shared.unsqueeze(1)
