@@ -7,7 +7,7 @@
 from requant_kernels import ops as ops
 from requant_kernels.dispatch import use_backend
 from requant_kernels.errors import CheckpointError
-from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWeight, UniformWeight
+from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWeight, TrellisWeight, UniformWeight
 from requant_kernels.integrations import register_with_transformers
 from requant_kernels.linear import DenseSparseLinear
 from requant_kernels.version import __version__
@@ -19,6 +19,7 @@ __all__ = [
     "LayerSpec",
     "LutWeight",
     "SparseWeight",
+    "TrellisWeight",
     "UniformWeight",
     "__version__",
     "use_backend",

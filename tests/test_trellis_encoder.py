@@ -79,8 +79,8 @@ def test_large_and_zero_targets_have_walks_too():
     trellis.pack_states(states.unsqueeze(0), 2)
     values = trellis.code_values("1mad")[states.long()].squeeze(-1)
     assert float(values[0].abs().mean()) < 0.3
-    assert float(values[1].mean()) > 0.5
-    assert float(values[2].mean()) < -0.5
+    assert float(values[1].mean()) > 0.3
+    assert float(values[2].mean()) < -0.3
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -12,6 +12,8 @@ LAYERS = {
     "symmetric": {"format": "uniform", "bits": 4, "symmetric": True, "sparse_percent": 0},
     "rows": {"format": "lut", "bits": 3},
     "shared": {"format": "lut", "bits": 4, "table": "nf4"},
+    "trellis": {"format": "trellis", "bits": 2},
+    "hyb": {"format": "trellis", "bits": 3, "code": "hyb", "sparse_percent": 0},
 }
 
 
