@@ -77,10 +77,9 @@ def test_large_and_zero_targets_have_walks_too():
     targets = torch.stack([torch.zeros(256), torch.full((256,), 100.0), torch.full((256,), -1e30)])
     states = trellis_encoder.encode(targets, 2, "1mad")
     trellis.pack_states(states.unsqueeze(0), 2)
-    values = trellis.code_values("1mad")[states.long()].squeeze(-1)
-    assert float(values[0].abs().mean()) < 0.3
-    assert float(values[1].mean()) > 0.3
-    assert float(values[2].mean()) < -0.3
+    means = trellis.code_values("1mad")[states.long()].squeeze(-1).mean(dim=1)
+    assert abs(float(means[0])) < 0.1
+    assert float(means[1]) > float(means[0]) > float(means[2])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

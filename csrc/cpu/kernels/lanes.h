@@ -43,7 +43,8 @@ REQUANT_INLINE inline FloatLanes load_float_lanes(const float* source) {
   return result;
 }
 REQUANT_INLINE inline void store_lanes(float* destination, FloatLanes a) { std::memcpy(destination, &a, sizeof a); }
-REQUANT_INLINE inline FloatLanes splat_lanes(float a) { return FloatLanes{} + a; }
+// Subtracting zero changes no number, adding it would change -0: the compiler leaves a broadcast.
+REQUANT_INLINE inline FloatLanes splat_lanes(float a) { return a - FloatLanes{}; }
 REQUANT_INLINE inline FloatLanes multiply_add(FloatLanes a, FloatLanes b, FloatLanes sum) {
 #if defined(__AVX512F__)
   return _mm512_fmadd_ps(a, b, sum);
@@ -65,6 +66,40 @@ REQUANT_INLINE inline void rows_before(const Lanes (&rows)[kParts], Lanes (&befo
   shifted[0] = shifted[16];
   std::memcpy(before, shifted, 16 * sizeof(uint32_t));
 #endif
+}
+
+// source[index], lane by lane.
+REQUANT_INLINE inline FloatLanes gather_lanes(const float* source, Lanes index) {
+#if defined(__AVX512F__)
+  return _mm512_i32gather_ps(reinterpret_cast<__m512i>(index), source, sizeof(float));
+#elif defined(__AVX2__)
+  return _mm256_i32gather_ps(source, reinterpret_cast<__m256i>(index), sizeof(float));
+#else
+  FloatLanes values{};
+  for (int lane = 0; lane < kLanes; ++lane) values[lane] = source[index[lane]];
+  return values;
+#endif
+}
+
+// Lane j of register i becomes lane i of register j.
+REQUANT_INLINE inline void transpose(FloatLanes (&a)[kLanes]) {
+  SignedLanes lane{};
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  unroll<0, kLanes == 16  ? 4
+            : kLanes == 8 ? 3
+                          : 2>([&](auto bit) REQUANT_INLINE {
+    constexpr int kDistance = 1 << bit.value;
+    const SignedLanes upper = (lane & kDistance) != 0;  // all ones there
+    // Places beyond kLanes are those of the second register.
+    const SignedLanes low = lane + (upper & (kLanes - kDistance)), high = low + kDistance;
+    unroll<0, kLanes>([&](auto i) REQUANT_INLINE {
+      if constexpr ((i.value & kDistance) == 0) {
+        const FloatLanes first = a[i.value], second = a[i.value + kDistance];
+        a[i.value] = __builtin_shuffle(first, second, low);
+        a[i.value + kDistance] = __builtin_shuffle(first, second, high);
+      }
+    });
+  });
 }
 
 // The sum of the four bytes of every lane, less 510: the middle of its range.

@@ -70,15 +70,19 @@ class TrellisProduct {
 
   // values [16][in_padded] of row tile `row_tile` times kUnit.
   void decode(int64_t row_tile, float* values) const {
+    const int64_t stride = tiles_ * kTrellisTile;
     for (int64_t tile = 0; tile < tiles_; ++tile) {
       const States states(tile_codes(row_tile, tile));
-      unroll<0, kTrellisTile>([&](auto column) REQUANT_INLINE {
-        for (int part = 0; part < kParts; ++part) {
-          const FloatLanes lanes = code_.template value<column.value>(states.template states<column.value>(part));
-          for (int lane = 0; lane < kLanes; ++lane) {
-            values[(part * kLanes + lane) * tiles_ * kTrellisTile + tile * kTrellisTile + column.value] = lanes[lane];
-          }
-        }
+      unroll<0, kParts * kParts>([&](auto block) REQUANT_INLINE {
+        constexpr int kPart = block.value / kParts, kFirst = block.value % kParts * kLanes;
+        FloatLanes lanes[kLanes];
+        unroll<0, kLanes>([&](auto i) REQUANT_INLINE {
+          constexpr int kColumn = kFirst + i.value;
+          lanes[i.value] = code_.template value<kColumn>(states.template states<kColumn>(kPart));
+        });
+        transpose(lanes);
+        float* place = values + kPart * kLanes * stride + tile * kTrellisTile + kFirst;
+        for (int row = 0; row < kLanes; ++row) store_lanes(place + row * stride, lanes[row]);
       });
     }
   }

@@ -52,8 +52,7 @@ struct Hyb {
   REQUANT_INLINE FloatLanes value(Lanes state) const {
     constexpr int kSecond = kColumn % 2;
     const Lanes y = (state + 1) * state, index = (y >> 5 & 1022) + kSecond;
-    FloatLanes values{};
-    for (int lane = 0; lane < kLanes; ++lane) values[lane] = codebook_[index[lane]];
+    const FloatLanes values = gather_lanes(codebook_, index);
     if constexpr (kSecond) return values;
     return reinterpret_cast<FloatLanes>(reinterpret_cast<Lanes>(values) ^ (y & 0x8000) << 16);
   }
