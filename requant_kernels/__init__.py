@@ -8,7 +8,7 @@ from requant_kernels import ops as ops
 from requant_kernels.dispatch import use_backend
 from requant_kernels.embedding import QuantizedEmbedding
 from requant_kernels.errors import CheckpointError
-from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWeight, UniformWeight
+from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWeight, TrellisWeight, UniformWeight
 from requant_kernels.integrations import register_with_transformers
 from requant_kernels.linear import DenseSparseLinear
 from requant_kernels.merge import merge_linears
@@ -22,6 +22,7 @@ __all__ = [
     "LutWeight",
     "QuantizedEmbedding",
     "SparseWeight",
+    "TrellisWeight",
     "UniformWeight",
     "__version__",
     "merge_linears",

@@ -64,6 +64,63 @@ def embedding(
     threads: int,
     /,
 ) -> None: ...
+def trellis_weight(
+    codes: int,
+    scale: int,
+    scale_dtype: int,
+    input_signs: int,
+    output_signs: int,
+    codebook: int,
+    sparse_index: int,
+    sparse_value_dtype: int,
+    out_features: int,
+    in_features: int,
+    bits: int,
+    code: int,
+    /,
+) -> Weight: ...
+def trellis_linear(
+    instruction_set: int,
+    weight: Weight,
+    x: int,
+    x_dtype: int,
+    tokens: int,
+    bias: int,
+    bias_dtype: int,
+    y: int,
+    threads: int,
+    /,
+) -> None: ...
+def trellis_rotate_inputs(
+    instruction_set: int, weight: Weight, x: int, x_dtype: int, tokens: int, rotated: int, threads: int, /
+) -> None: ...
+def trellis_finish_outputs(
+    instruction_set: int,
+    weight: Weight,
+    z: int,
+    x: int,
+    x_dtype: int,
+    tokens: int,
+    bias: int,
+    bias_dtype: int,
+    y: int,
+    threads: int,
+    /,
+) -> None: ...
+def trellis_decode_rotated(
+    instruction_set: int, weight: Weight, row_begin: int, row_end: int, w: int, w_dtype: int, threads: int, /
+) -> None: ...
+def viterbi(
+    instruction_set: int,
+    targets: int,
+    sequences: int,
+    values: int,
+    step_bits: int,
+    values_per_step: int,
+    states: int,
+    threads: int,
+    /,
+) -> None: ...
 def instruction_sets() -> list[str]: ...
 def sparse_index_bytes(out_features: int, in_features: int, entries: int, /) -> int: ...
 def build_sparse_index(

@@ -51,8 +51,10 @@ CPU_PHASES = ((1, "decode"), (31, "batch"), (None, "prefill"))
 ROUTES: Mapping[tuple[str, str], tuple[tuple[int | None, str], ...]] = {
     ("cpu", "uniform"): CPU_PHASES,
     ("cpu", "lut"): CPU_PHASES,
+    ("cpu", "trellis"): CPU_PHASES,
     ("reference", "uniform"): ((None, "linear"),),
     ("reference", "lut"): ((None, "linear"),),
+    ("reference", "trellis"): ((None, "linear"),),
 }
 
 # Phases in which a layer may be computed as a part of a taller one: a row of the output does not depend, to the last

@@ -9,26 +9,39 @@ import torch
 from torch import Tensor, nn
 
 from requant_kernels import dispatch, ops
-from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWeight, UniformWeight
+from requant_kernels.formats import (
+    DenseWeight,
+    LayerSpec,
+    LutWeight,
+    SparseWeight,
+    TrellisWeight,
+    UniformWeight,
+    trellis,
+)
 from requant_kernels.formats.rounding import SHARED_TABLES, round_to_quantiles, round_to_shared_table, round_uniform
 from requant_kernels.formats.spec import dtype_name
 from requant_kernels.formats.storage import FLOAT_DTYPES, bits_per_weight, check
 from requant_kernels.memory import place
 from requant_kernels.operands import WeightOperands
+from requant_kernels.trellis_encoder import round_to_trellis
 
 if TYPE_CHECKING:
     from requant_kernels.merge import MergedPart
 
-DENSE_BUFFERS = {"uniform": ("codes", "scale", "zero"), "lut": ("codes", "table", "scale")}
+DENSE_BUFFERS = {
+    "uniform": ("codes", "scale", "zero"),
+    "lut": ("codes", "table", "scale"),
+    "trellis": ("codes", "scale", "input_signs", "output_signs", "codebook"),
+}
 """Buffers of the dense part in the order of the operator's arguments, by format."""
 
 _SPARSE_BUFFERS = ("row_offsets", "columns", "values")
-_BUFFERS = ("codes", "scale", "zero", "table", *_SPARSE_BUFFERS, "bias")
+_BUFFERS = (*dict.fromkeys(name for names in DENSE_BUFFERS.values() for name in names), *_SPARSE_BUFFERS, "bias")
 
 
 class DenseSparseLinear(nn.Module):
     """A quantized nn.Linear. Its state-dict keys are the operator's argument names: codes, scale, zero, table,
-    row_offsets, columns, values, bias; those that a layer does not have are absent.
+    input_signs, output_signs, codebook, row_offsets, columns, values, bias; absent where a layer has none.
 
     Input x [..., in_features] of fp32, fp16 or bf16, any leading dimensions (also no tokens), any strides; output
     [..., out_features] of the same dtype. Moving the module to a dtype does not touch its buffers.
@@ -37,6 +50,7 @@ class DenseSparseLinear(nn.Module):
     format: str
     bits: int
     group_size: int
+    code: str | None
     in_features: int
     out_features: int
     outliers: int
@@ -73,6 +87,7 @@ class DenseSparseLinear(nn.Module):
             tensors["bias"] = bias.detach()
         super().__init__()
         self._set_geometry(dense.format, dense.bits, dense.group_size, (dense.out_features, dense.in_features))
+        self.code = dense.code if isinstance(dense, TrellisWeight) else None
         self.outliers, self.significant = outliers, significant
         self._set_buffers(tensors)
         self.prepare()
@@ -87,6 +102,7 @@ class DenseSparseLinear(nn.Module):
         module = cls.__new__(cls)
         nn.Module.__init__(module)
         module._set_geometry(spec.format, spec.bits, spec.group_size, spec.shape)
+        module.code = spec.code
         module.outliers, module.significant = spec.outliers, spec.significant
         expected = spec.tensors()
         if spec.bias:
@@ -106,18 +122,24 @@ class DenseSparseLinear(nn.Module):
         sparse_percent: float = 0.5,
         symmetric: bool = False,
         table: str = "row",
+        code: str = "1mad",
     ) -> DenseSparseLinear:
         """The quick way, for tests and benchmarks: round to nearest (uniform), tables at quantiles of each row
-        (lut, table="row") or NF4 / FP4 (lut, table="nf4" or "fp4"), and the largest residuals kept in 16 bits.
+        (lut, table="row") or NF4 / FP4 (lut, table="nf4" or "fp4"), or the trellis encoder (trellis, code="1mad",
+        "3inst" or "hyb"), and the largest residuals kept in 16 bits.
 
-        group_size None means 128 for uniform and the shared tables; tables per row have no groups.
+        group_size None means 128 for uniform and the shared tables; tables per row and trellises have no groups. Raises
+        RuntimeError if the format is trellis and the C++ extension is missing.
         """
         check("format", format, DENSE_BUFFERS)
         check("table", table, ("row", *SHARED_TABLES))
+        check("code", code, trellis.CODES)
         weight = linear.weight.detach().float()
         dense: DenseWeight
         if format == "uniform":
             dense = round_uniform(weight, bits=bits, group_size=group_size or 128, symmetric=symmetric)
+        elif format == "trellis":
+            dense = round_to_trellis(weight, bits=bits, code=code)
         elif table == "row":
             dense = round_to_quantiles(weight, bits=bits)
         else:
@@ -173,17 +195,16 @@ class DenseSparseLinear(nn.Module):
     def operands(self) -> WeightOperands:
         """D + S as kernels receive it, over this layer's buffers."""
         buffers: dict[str, Any] = self._buffers
-        first, second, third = DENSE_BUFFERS[self.format]
         return WeightOperands(
             self.format,
-            (buffers[first], buffers[second], buffers[third]),
+            tuple(buffers[name] for name in DENSE_BUFFERS[self.format]),
             buffers["row_offsets"],
             buffers["columns"],
             buffers["values"],
             buffers["sparse_index"],
             self.out_features,
             self.in_features,
-            (self.bits, self.group_size),
+            (self.bits, self.group_size if self.code is None else self.code),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -242,6 +263,7 @@ class DenseSparseLinear(nn.Module):
             values_dtype=None if sparse is None else dtype_name(sparse.values.dtype),
             columns_dtype=None if sparse is None else dtype_name(sparse.columns.dtype),
             bias=self.bias is not None,
+            code=self.code,
         )
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:

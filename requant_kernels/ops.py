@@ -4,6 +4,7 @@
     y = requant::lut_linear(x, ...)
     W = requant::dequantize_uniform(...)    W = D + S                    [out_features, in_features]
     W = requant::dequantize_lut(...)
+    (and trellis_linear, dequantize_trellis)
     y = requant::uniform_embedding(...)     y = W[indices]               indices [...] -> y [..., in_features]
 
 The tensors are those of `requant_kernels.formats`. y has the dtype of x; both parts accumulate in fp32. x and the bias
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from requant_kernels import dispatch
-from requant_kernels.formats import DENSE_FORMATS, tile16
+from requant_kernels.formats import DENSE_FORMATS, tile16, trellis
 from requant_kernels.formats.sparse import VALUE_DTYPES, columns_dtype
 from requant_kernels.formats.storage import FLOAT_DTYPES, check
 from requant_kernels.formats.uniform import check_group_size
@@ -59,6 +60,10 @@ class Schema(NamedTuple):
 SCHEMAS = {
     "uniform": Schema(("Tensor codes", "Tensor scale", "Tensor? zero"), ("int bits", "int group_size")),
     "lut": Schema(("Tensor codes", "Tensor table", "Tensor? scale"), ("int bits", "int group_size")),
+    "trellis": Schema(
+        ("Tensor codes", "Tensor scale", "Tensor input_signs", "Tensor output_signs", "Tensor? codebook"),
+        ("int bits", "str code"),
+    ),
 }
 
 
@@ -129,7 +134,25 @@ def _check_lut(weight: WeightOperands) -> None:
         _check_tensor("scale", scale, groups, FLOAT_DTYPES)
 
 
-_CHECKS = {"uniform": _check_uniform, "lut": _check_lut}
+def _check_trellis(weight: WeightOperands) -> None:
+    codes, (_, scale, input_signs, output_signs, codebook) = weight.codes, weight.dense
+    assert scale is not None
+    assert input_signs is not None
+    assert output_signs is not None
+    bits, code = weight.parameters
+    check("bits", bits, DENSE_FORMATS[weight.format].supported_bits)
+    check("code", code, trellis.CODES)
+    _check_tensor("codes", codes, trellis.packed_shape(weight.out_features, weight.in_features, bits), (torch.int32,))
+    _check_tensor("scale", scale, (codes.shape[0], trellis.TILE), FLOAT_DTYPES)
+    _check_tensor("input_signs", input_signs, (weight.in_features,), (torch.int8,))
+    _check_tensor("output_signs", output_signs, (weight.out_features,), (torch.int8,))
+    if (codebook is not None) != (code == "hyb"):
+        raise ValueError(f"codebook must be given for code hyb and for no other, got code {code}")
+    if codebook is not None:
+        _check_tensor("codebook", codebook, trellis.CODEBOOK_SHAPE, (torch.float32,))
+
+
+_CHECKS = {"uniform": _check_uniform, "lut": _check_lut, "trellis": _check_trellis}
 
 
 def _check_weight(weight: WeightOperands) -> None:

@@ -26,6 +26,8 @@ def layer() -> DenseSparseLinear:
         {"format": "lut", "bits": 2},
         {"format": "lut", "bits": 4},
         {"format": "lut", "bits": 4, "table": "fp4"},
+        {"format": "trellis", "bits": 2},
+        {"format": "trellis", "bits": 4, "code": "3inst"},
     ],
 )
 def test_from_linear_approximates_and_keeps_the_largest_residuals(options):
@@ -42,8 +44,8 @@ def test_from_linear_approximates_and_keeps_the_largest_residuals(options):
 
 def test_a_bad_option_is_named():
     linear = nn.Linear(64, 16)
-    with pytest.raises(ValueError, match="format must be one of uniform, lut, got trellis"):
-        DenseSparseLinear.from_linear(linear, "trellis")
+    with pytest.raises(ValueError, match="format must be one of uniform, lut, trellis, got ternary"):
+        DenseSparseLinear.from_linear(linear, "ternary")
     with pytest.raises(ValueError, match="bits must be one of 4, got 3"):
         DenseSparseLinear.from_linear(linear, "lut", bits=3, table="nf4")
 

@@ -11,6 +11,8 @@ LAYERS = {
     "symmetric": {"format": "uniform", "bits": 4, "symmetric": True, "sparse_percent": 0},
     "rows": {"format": "lut", "bits": 3},
     "shared": {"format": "lut", "bits": 4, "table": "nf4", "group_size": 64},
+    "trellis": {"format": "trellis", "bits": 2},
+    "hyb": {"format": "trellis", "bits": 3, "code": "hyb", "sparse_percent": 0},
 }
 
 
@@ -62,6 +64,7 @@ def test_gradients_of_x_and_bias(layer):
 
 
 def test_compiles_without_graph_breaks(layer):
+    torch._dynamo.reset()  # the layers before count towards the limit of recompilations
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     for tokens in (1, 5, 40):
         x = torch.randn(tokens, 100)

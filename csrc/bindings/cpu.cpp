@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/trellis.h"
 #include "cpu/dispatch.h"
 #include "cpu/sparse_index.h"
 
@@ -113,6 +114,7 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("linear", &linear);
   module.def("dequantize", &dequantize);
   module.def("embedding", &embedding);
+  define_trellis(module);
   module.def("instruction_sets", &instruction_set_names, "Names of those that run here, slowest first.");
   module.def("sparse_index_bytes", &sparse_index_bytes);
   module.def("build_sparse_index", [](Address row_offsets, Address columns, bool short_columns, Address values,

@@ -5,6 +5,7 @@
 
 #include "common/dtype.h"
 #include "common/sparse_index.h"
+#include "common/trellis.h"
 
 namespace requant::cpu {
 
@@ -23,6 +24,7 @@ struct Weight {
   bool shared_table;         // table_rows is 1
   SparseIndex sparse;        // words null: no sparse part
   Dtype sparse_value_dtype;  // fp16 or bf16
+  Trellis trellis;
 };
 
 constexpr int kMaxTokens = 32;  // of the decode and batch kernels: what these keep on their stack
@@ -85,6 +87,16 @@ struct Kernels {
 // The kernel for many tokens of any format, compiled once per instruction set.
 struct Prefill {
   void (*run)(const LinearArguments&, DecodePanels);
+};
+
+// Those of format `trellis`. A product that somebody else computes goes between rotate_inputs, which writes
+// [tokens, in_padded], and finish_outputs, which reads [tokens, out_padded], with rows of decode_rotated,
+// [row_end - row_begin, in_padded]; tokens and row_end (up to out_padded) have no other limit.
+struct TrellisKernels {
+  void (*linear)(const LinearArguments&);
+  void (*decode_rotated)(const DequantizeArguments&);
+  void (*rotate_inputs)(const LinearArguments&, float* rotated);
+  void (*finish_outputs)(const LinearArguments&, float* z);  // z is overwritten
 };
 
 }  // namespace requant::cpu

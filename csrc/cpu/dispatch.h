@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/arguments.h"
+#include "cpu/viterbi.h"
 
 namespace requant::cpu {
 
@@ -13,6 +14,8 @@ struct InstructionSet {
   const Kernels* uniform;
   const Kernels* lut;
   const Prefill* prefill;
+  const TrellisKernels* trellis;
+  void (*viterbi)(const ViterbiArguments&);
   bool use_matrix_tiles;
 };
 

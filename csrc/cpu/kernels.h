@@ -1,18 +1,21 @@
-// The kernels by instruction set. CMake compiles uniform.cpp, lut.cpp and prefill.cpp once per instruction set that the
+// The kernels by instruction set. CMake compiles every kernel source once per instruction set that the
 // target has, each time with that set's compiler flags and REQUANT_ISA as the name of a namespace of its own, so that
 // no function compiled for one processor can stand in for another.
 #pragma once
 
 #include "arguments.h"
+#include "viterbi.h"
 
 namespace requant::cpu {
 
 // Defined once per instruction set, in namespace requant::cpu::<isa>.
-#define REQUANT_DECLARE_KERNELS(isa) \
-  namespace isa {                    \
-  extern const Kernels kUniform;     \
-  extern const Kernels kLut;         \
-  extern const Prefill kPrefill;     \
+#define REQUANT_DECLARE_KERNELS(isa)     \
+  namespace isa {                        \
+  extern const Kernels kUniform;         \
+  extern const Kernels kLut;             \
+  extern const Prefill kPrefill;         \
+  extern const TrellisKernels kTrellis;  \
+  void viterbi(const ViterbiArguments&); \
   }
 
 REQUANT_DECLARE_KERNELS(scalar)

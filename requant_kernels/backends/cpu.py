@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from requant_kernels.dispatch import Backend
+from requant_kernels.formats import tile16, trellis
 from requant_kernels.operands import WeightOperands
 
 try:
@@ -30,6 +31,9 @@ INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "avx512bf16", "amx")
 
 EMBEDDING_PARALLEL_TOKENS = 32
 """Fewer rows are fetched sooner than other threads wake up."""
+
+TRELLIS_SLICE_BYTES = 12 << 20
+"""Of decoded rows of format trellis, at most: small enough for the cache, large enough for an efficient product."""
 
 _DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
@@ -186,12 +190,124 @@ _PHASES: dict[str, Callable[..., Tensor]] = {
     "dequantize": dequantize,
 }
 
+
+def _trellis_weight(weight: WeightOperands) -> _cpu.Weight:
+    codes, scale, input_signs, output_signs, codebook = weight.dense
+    bits, code = weight.parameters
+    return _cpu.trellis_weight(
+        _address(codes),
+        _address(scale),
+        _dtype(scale),
+        _address(input_signs),
+        _address(output_signs),
+        _address(codebook),
+        _address(weight.sparse_index),
+        _dtype(weight.values),
+        weight.out_features,
+        weight.in_features,
+        bits,
+        trellis.CODES.index(code),
+    )
+
+
+def trellis_few_tokens(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
+    """The kernel of format trellis for one token (decode) and for a few (batch)."""
+    weight = _indexed(weight)
+    y = x.new_empty((*x.shape[:-1], weight.out_features))
+    _cpu.trellis_linear(
+        selected_instruction_set(),
+        _trellis_weight(weight),
+        x.data_ptr(),
+        _DTYPES[x.dtype],
+        x.numel() // weight.in_features,
+        _address(bias),
+        _dtype(bias),
+        y.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return y
+
+
+def trellis_many_tokens(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
+    """The kernel of format trellis for many tokens: slices of the rotated rows, each used at once by torch's matrix
+    product, between the rotations of inputs and outputs.
+    """
+    weight = _indexed(weight)
+    native = _trellis_weight(weight)
+    isa, threads = selected_instruction_set(), torch.get_num_threads()
+    tokens = x.numel() // weight.in_features
+    out_padded, in_padded = trellis.padded_shape(weight.out_features, weight.in_features)
+    # bf16 inputs have bf16 products; those of fp16 would need the range of fp32.
+    dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+    rotated = torch.empty((tokens, in_padded))
+    _cpu.trellis_rotate_inputs(isa, native, x.data_ptr(), _DTYPES[x.dtype], tokens, rotated.data_ptr(), threads)
+    # oneDNN's bf16 product reads past the end of a row whose length is not a multiple of 32, and a NaN there reaches
+    # the outputs of another token: pad such rows.
+    padding = -in_padded % 32 if dtype == torch.bfloat16 else 0
+    inputs = _padded(rotated.to(dtype), padding)
+    products = torch.empty((tokens, out_padded), dtype=dtype)
+    slices = -(-out_padded * in_padded * dtype.itemsize // TRELLIS_SLICE_BYTES)
+    rows = tile16.round_up(-(-out_padded // slices), tile16.TILE_ROWS)
+    decoded = torch.empty((rows, in_padded), dtype=dtype)
+    for begin in range(0, out_padded, rows):
+        end = min(begin + rows, out_padded)
+        _cpu.trellis_decode_rotated(isa, native, begin, end, decoded.data_ptr(), _DTYPES[dtype], threads)
+        torch.mm(inputs, _padded(decoded[: end - begin], padding).t(), out=products[:, begin:end])
+    products = products.float()
+    y = x.new_empty((*x.shape[:-1], weight.out_features))
+    _cpu.trellis_finish_outputs(
+        isa,
+        native,
+        products.data_ptr(),
+        x.data_ptr(),
+        _DTYPES[x.dtype],
+        tokens,
+        _address(bias),
+        _dtype(bias),
+        y.data_ptr(),
+        threads,
+    )
+    return y
+
+
+def trellis_dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
+    """The kernel of format trellis that makes all of W."""
+    rotated = torch.empty(trellis.padded_shape(weight.out_features, weight.in_features))
+    _cpu.trellis_decode_rotated(
+        selected_instruction_set(),
+        _trellis_weight(weight),
+        0,
+        rotated.shape[0],
+        rotated.data_ptr(),
+        _DTYPES[torch.float32],
+        torch.get_num_threads(),
+    )
+    _, _, input_signs, output_signs, _ = weight.dense
+    assert input_signs is not None
+    assert output_signs is not None
+    dense, sparse = trellis.rotate_back(rotated, input_signs, output_signs), weight.sparse_weight
+    return (dense if sparse is None else dense + sparse.to_dense()).to(dtype)
+
+
+def _padded(matrix: Tensor, columns: int) -> Tensor:
+    """With that many columns of zeros appended."""
+    return torch.nn.functional.pad(matrix, (0, columns)) if columns else matrix
+
+
+_TRELLIS_PHASES: dict[str, Callable[..., Tensor]] = {
+    "decode": trellis_few_tokens,
+    "batch": trellis_few_tokens,
+    "prefill": trellis_many_tokens,
+    "dequantize": trellis_dequantize,
+}
+
 BACKEND = Backend(
     name="cpu",
     unavailable_reason=UNAVAILABLE_REASON,
     kernels={
         **{(format, phase): kernel for format in _NATIVE_WEIGHTS for phase, kernel in _PHASES.items()},
         ("uniform", "embedding"): embedding,
+        **{("trellis", phase): kernel for phase, kernel in _TRELLIS_PHASES.items()},
     },
     prepare_sparse=prepare_sparse,
 )

@@ -3,8 +3,9 @@
 from requant_kernels.formats.lut import LutWeight
 from requant_kernels.formats.sparse import SparseWeight
 from requant_kernels.formats.spec import DENSE_FORMATS, LayerSpec
+from requant_kernels.formats.trellis import TrellisWeight
 from requant_kernels.formats.uniform import UniformWeight
 
-DenseWeight = UniformWeight | LutWeight
+DenseWeight = UniformWeight | LutWeight | TrellisWeight
 
-__all__ = ["DENSE_FORMATS", "DenseWeight", "LayerSpec", "LutWeight", "SparseWeight", "UniformWeight"]
+__all__ = ["DENSE_FORMATS", "DenseWeight", "LayerSpec", "LutWeight", "SparseWeight", "TrellisWeight", "UniformWeight"]

@@ -7,19 +7,20 @@ tensor, so that an empty layer can be built first and a wrong file refused befor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import torch
 
-from requant_kernels.formats import tile16
+from requant_kernels.formats import tile16, trellis
 from requant_kernels.formats.lut import LutWeight
 from requant_kernels.formats.sparse import VALUE_DTYPES, columns_dtype
 from requant_kernels.formats.storage import FLOAT_DTYPES, check
+from requant_kernels.formats.trellis import TrellisWeight
 from requant_kernels.formats.uniform import UniformWeight, check_group_size
 
-DENSE_FORMATS: dict[str, type[UniformWeight] | type[LutWeight]] = {
-    dense.format: dense for dense in (UniformWeight, LutWeight)
+DENSE_FORMATS: dict[str, type[UniformWeight] | type[LutWeight] | type[TrellisWeight]] = {
+    dense.format: dense for dense in (UniformWeight, LutWeight, TrellisWeight)
 }
 TABLES = ("row", "shared")
 
@@ -51,6 +52,8 @@ class LayerSpec:
     values_dtype: str | None
     columns_dtype: str | None
     bias: bool
+    code: str | None = None
+    """trellis: how values follow from states. Specs of other formats may lack this field."""
 
     def __post_init__(self) -> None:
         check("format", self.format, DENSE_FORMATS)
@@ -63,12 +66,15 @@ class LayerSpec:
             raise ValueError(f"nnz, outliers and significant must be counts that fit the shape, got {counts}")
         if self.outliers + self.significant > self.nnz:
             raise ValueError(f"outliers + significant must not exceed nnz, got {counts[1:]} of {self.nnz}")
-        uniform, sparse = self.format == "uniform", self.nnz > 0
+        uniform, lut, sparse = self.format == "uniform", self.format == "lut", self.nnz > 0
+        if self.format == "trellis":
+            check("group_size", self.group_size, (-1,))
+        check("code", self.code, trellis.CODES if self.format == "trellis" else (None,))
         floats = tuple(map(dtype_name, FLOAT_DTYPES))
         check("symmetric", self.symmetric, (True, False) if uniform else (False,))
-        check("table", self.table, (None,) if uniform else TABLES)
-        check("scale_dtype", self.scale_dtype, floats if uniform else (*floats, None))
-        check("table_dtype", self.table_dtype, (None,) if uniform else floats)
+        check("table", self.table, TABLES if lut else (None,))
+        check("scale_dtype", self.scale_dtype, (*floats, None) if lut else floats)
+        check("table_dtype", self.table_dtype, floats if lut else (None,))
         check("values_dtype", self.values_dtype, tuple(map(dtype_name, VALUE_DTYPES)) if sparse else (None,))
         check("columns_dtype", self.columns_dtype, (dtype_name(columns_dtype(self.shape[1])),) if sparse else (None,))
         check("bias", self.bias, (True, False))
@@ -81,9 +87,10 @@ class LayerSpec:
     def from_dict(cls, entry: Mapping[str, Any], where: str) -> LayerSpec:
         """Reads one entry. Raises ValueError that starts with `where` on unknown, missing or impossible fields."""
         names = {field.name for field in fields(cls)}
+        required = {field.name for field in fields(cls) if field.default is MISSING}
         if not isinstance(entry, Mapping):
             raise ValueError(f"{where}: expected an object, got {entry!r}")
-        for problem, found in (("unknown", entry.keys() - names), ("missing", names - entry.keys())):
+        for problem, found in (("unknown", entry.keys() - names), ("missing", required - entry.keys())):
             if found:
                 raise ValueError(f"{where}: {problem} field {', '.join(sorted(found))}")
         try:
@@ -96,13 +103,19 @@ class LayerSpec:
         out_features, in_features = self.shape
         tiles = tile16.padded_shape(out_features, in_features)[0] // tile16.TILE_ROWS
         group_shape = (tiles, tile16.group_count(in_features, self.group_size) * tile16.TILE_ROWS)
+        layout = trellis if self.format == "trellis" else tile16
         expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-            "codes": (tile16.packed_shape(out_features, in_features, self.bits), torch.int32)
+            "codes": (layout.packed_shape(out_features, in_features, self.bits), torch.int32)
         }
         if self.scale_dtype is not None:
             expected["scale"] = (group_shape, getattr(torch, self.scale_dtype))
             if self.format == "uniform" and not self.symmetric:
                 expected["zero"] = expected["scale"]
+        if self.format == "trellis":
+            expected["input_signs"] = ((in_features,), torch.int8)
+            expected["output_signs"] = ((out_features,), torch.int8)
+        if self.code == "hyb":
+            expected["codebook"] = (trellis.CODEBOOK_SHAPE, torch.float32)
         if self.table_dtype is not None:
             rows = 1 if self.table == "shared" else tiles * tile16.TILE_ROWS
             expected["table"] = ((rows, 2**self.bits), getattr(torch, self.table_dtype))

@@ -12,6 +12,8 @@ LAYERS = {
     "symmetric": {"format": "uniform", "bits": 4, "symmetric": True, "sparse_percent": 0},
     "rows": {"format": "lut", "bits": 3},
     "shared": {"format": "lut", "bits": 4, "table": "nf4"},
+    "trellis": {"format": "trellis", "bits": 2},
+    "hyb": {"format": "trellis", "bits": 3, "code": "hyb", "sparse_percent": 0},
 }
 
 
@@ -49,7 +51,7 @@ GOOD = {
     [
         ({"colour": 1}, "unknown field colour"),
         ({"bits": 5}, "bits must be one of 2, 3, 4, got 5"),
-        ({"format": "trellis"}, "format must be one of uniform, lut, got trellis"),
+        ({"format": "ternary"}, "format must be one of uniform, lut, trellis, got ternary"),
         ({"group_size": 100}, "group_size must be -1 or a positive multiple of 32"),
         ({"shape": [50]}, "shape must be two positive integers"),
         ({"shape": [50, -100]}, "shape must be two positive integers"),
@@ -62,6 +64,8 @@ GOOD = {
         ({"values_dtype": None}, "values_dtype must be one of float16, bfloat16, got None"),
         ({"columns_dtype": "int32"}, "columns_dtype must be one of uint16, got int32"),
         ({"symmetric": True}, "symmetric must be one of False, got True"),
+        ({"code": "1mad"}, "code must be one of None, got 1mad"),
+        ({"format": "trellis"}, "code must be one of 1mad, 3inst, hyb, got None"),
         ({"bias": "yes"}, "bias must be one of True, False, got yes"),
     ],
 )
@@ -71,8 +75,8 @@ def test_impossible_entries_are_refused_by_name(changes, message):
         LayerSpec.from_dict(GOOD | changes, "model.layers.0")
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(LayerSpec)])
-def test_every_field_is_required(name):
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(LayerSpec) if field.name != "code"])
+def test_every_field_but_the_code_is_required(name):
     with pytest.raises(ValueError, match=f"missing field {name}"):
         LayerSpec.from_dict({key: value for key, value in GOOD.items() if key != name}, "x")
 

@@ -1,0 +1,126 @@
+"""The CPU kernels of format `trellis` against float64 with the dequantized weight, on every instruction set."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from viterbi_reference import random_walks
+
+from requant_kernels.backends import cpu
+from requant_kernels.formats import SparseWeight, TrellisWeight, trellis
+from requant_kernels.operands import WeightOperands
+
+INSTRUCTION_SETS = cpu.INSTRUCTION_SETS[: len(cpu._cpu.instruction_sets())]
+KINDS = [(code, bits) for code in trellis.CODES for bits in (2, 3, 4)]
+SHAPES = [(16, 16), (48, 576), (40, 100), (1, 33), (96, 256), (17, 7)]
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+TOKENS = (1, 2, 3, 7, 16, 31, 33)
+# ||y - reference|| / (||x|| ||W||) per token: of 16-bit inputs the outputs alone are rounded.
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 4e-3}
+PREFILL_TOLERANCE = 1.5e-2  # bf16: weights, rotated inputs and products are rounded too
+
+
+@pytest.fixture(params=INSTRUCTION_SETS)
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("REQUANT_CPU_ISA", request.param)
+    cpu.selected_instruction_set.cache_clear()
+    assert cpu.instruction_set() == request.param
+    yield request.param
+    cpu.selected_instruction_set.cache_clear()
+
+
+def random_weight(code: str, bits: int, out_features: int, in_features: int) -> TrellisWeight:
+    out_padded, in_padded = trellis.padded_shape(out_features, in_features)
+    return TrellisWeight.pack(
+        random_walks((out_padded // 16, in_padded // 16), bits, trellis.VALUES_PER_STEP[code]),
+        (torch.rand(out_padded) + 0.5).to(DTYPES[int(torch.randint(3, ()))]),
+        torch.randint(0, 2, (in_features,)) * 2 - 1,
+        torch.randint(0, 2, (out_features,)) * 2 - 1,
+        torch.randn(trellis.CODEBOOK_SHAPE) if code == "hyb" else None,
+        bits=bits,
+        code=code,
+    )
+
+
+def random_sparse(out_features: int, in_features: int, share: float) -> SparseWeight:
+    mask = torch.rand(out_features, in_features) < share
+    mask[:, int(torch.randint(in_features, ()))] = True
+    return SparseWeight.from_dense(3 * torch.randn(out_features, in_features), mask)
+
+
+def operands(dense: TrellisWeight, sparse: SparseWeight | None = None) -> WeightOperands:
+    tensors = (dense.codes, dense.scale, dense.input_signs, dense.output_signs, dense.codebook)
+    entries = (None,) * 3 if sparse is None else (sparse.row_offsets, sparse.columns, sparse.values)
+    sizes = (dense.out_features, dense.in_features)
+    return WeightOperands("trellis", tensors, *entries, None, *sizes, (dense.bits, dense.code))
+
+
+def linear(x: Tensor, weight: WeightOperands, bias: Tensor | None = None) -> Tensor:
+    phase = "decode" if x.shape[0] == 1 else "batch" if x.shape[0] < 32 else "prefill"
+    kernel: Callable[..., Tensor] = cpu.BACKEND.kernels["trellis", phase]
+    return kernel(x, weight, bias, "16bit")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("code", "bits"), KINDS)
+def test_linear_matches_float64(isa: str, code: str, bits: int, dtype: torch.dtype) -> None:
+    for index, tokens in enumerate(TOKENS):
+        shape = SHAPES[int(torch.randint(len(SHAPES), ()))]
+        dense = random_weight(code, bits, *shape)
+        sparse = random_sparse(*shape, 0.01) if index % 2 else None
+        bias = torch.randn(shape[0]).to(dtype) if index % 3 else None
+        x = torch.randn(tokens, shape[1]).to(dtype)
+        y = linear(x, operands(dense, sparse), bias)
+        assert y.dtype == dtype
+        w = dense.dequantize().double() + (0 if sparse is None else sparse.to_dense().double())
+        reference = x.double() @ w.T + (0 if bias is None else bias.double())
+        size = x.double().norm(dim=1) * w.norm() + (0 if bias is None else bias.double().norm())
+        tolerance = PREFILL_TOLERANCE if tokens > 31 and dtype == torch.bfloat16 else TOLERANCE[dtype]
+        assert float(((y.double() - reference).norm(dim=1) / size).max()) < tolerance
+
+
+@pytest.mark.parametrize(("code", "bits"), KINDS)
+def test_dequantize_matches_the_format(isa: str, code: str, bits: int) -> None:
+    dense, sparse = random_weight(code, bits, 40, 100), random_sparse(40, 100, 0.01)
+    w = cpu.BACKEND.kernels["trellis", "dequantize"](operands(dense, sparse), torch.float32)
+    torch.testing.assert_close(w, dense.dequantize() + sparse.to_dense(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 31])
+def test_threads_do_not_change_a_bit(isa: str, tokens: int) -> None:
+    weight = operands(random_weight("1mad", 3, 200, 576), random_sparse(200, 576, 0.01))
+    x = torch.randn(tokens, 576)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(linear(x, weight))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("tokens", [1, 7, 33])
+def test_a_bad_input_spoils_its_own_token_only(isa: str, tokens: int, bad: float) -> None:
+    weight = operands(random_weight("1mad", 2, 40, 100), random_sparse(40, 100, 0.01))
+    for dtype in DTYPES:
+        x = torch.randn(tokens, 100).to(dtype)
+        clean = linear(x, weight)
+        x[tokens // 2, 17] = bad
+        y = linear(x, weight)
+        assert not y[tokens // 2].isfinite().any()
+        others = torch.arange(tokens) != tokens // 2
+        torch.testing.assert_close(y[others], clean[others], rtol=0.02, atol=0.5)
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 33])
+def test_large_inputs_stay_finite(isa: str, tokens: int) -> None:
+    dense = random_weight("3inst", 4, 33, 520)
+    x = torch.randn(tokens, 520).sign() * 1e30
+    reference = x.double() @ dense.dequantize().double().T
+    y = linear(x, operands(dense))
+    assert y.isfinite().all()
+    assert float(((y.double() - reference).norm(dim=1) / reference.norm(dim=1)).max()) < 1e-4
