@@ -124,7 +124,8 @@ struct Isa {
     return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
   }
 
-  static void prefetch(const void* address) { _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0); }
+  // In assembly, because GCC 12 drops calls of functions that only prefetch.
+  static void prefetch(const void* address) { asm volatile("prefetcht0 (%0)" : : "r"(address)); }
 
  private:
   // Of entries first ..< end, at most eight; zero beyond the end.

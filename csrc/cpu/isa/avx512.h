@@ -152,7 +152,8 @@ struct Isa {
     return _mm512_reduce_add_ps(sum);
   }
 
-  static void prefetch(const void* address) { _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0); }
+  // In assembly, because GCC 12 drops calls of functions that only prefetch.
+  static void prefetch(const void* address) { asm volatile("prefetcht0 (%0)" : : "r"(address)); }
 
  private:
   // sum + value * x[input] of up to 16 entries; lanes that are not in the mask stay as they are.

@@ -8,9 +8,6 @@
 // The sparse part of a tile is worked off between the dense segments of one token, and after those of more tokens.
 #pragma once
 
-#include <array>
-#include <optional>
-
 #include "arguments.h"
 #include "kernels/inputs.h"
 #include "kernels/panel.h"
@@ -23,7 +20,6 @@ namespace requant::cpu::REQUANT_ISA {
 namespace {
 
 constexpr int kUnrolledSlices = Isa::kUnrolledSlices;
-constexpr int kTilesTogether = 4;  // of the kernel for one token
 
 // Adds the bias to the outputs y [row] of one tile and token, and stores those of rows that exist. Changes y.
 inline void write_outputs(const LinearArguments& arguments, int64_t tile, int64_t token, float* y) {
@@ -58,81 +54,64 @@ class Linear {
     parallel(arguments_.threads, [this](const Team& team) {
       inputs_.prepare(team);
       const auto [begin, end] = team.share(tiles_);
-      int64_t tile = begin;
-      if (arguments_.tokens == 1) {
-        for (; tile + kTilesTogether <= end; tile += kTilesTogether) one_token<kTilesTogether>(tile);
-        for (; tile < end; ++tile) one_token<1>(tile);
+      for (int64_t tile = begin; tile < end; ++tile) {
+        if (arguments_.tokens == 1) {
+          one_token(tile);
+        } else {
+          batch(tile);
+        }
       }
-      for (; tile < end; ++tile) batch(tile);
     });
   }
 
  private:
-  // What is kept of a tile from segment to segment.
-  struct Tile {
-    Tile(const Linear& linear, int64_t tile)
-        : format(linear.weight_, linear.segments_.groups(), tile),
-          codes(linear.weight_.codes + tile * linear.tile_bytes_),
-          sparse(linear.weight_, tile, linear.inputs_.transposed(0)),
-          layers_per_stretch((sparse.layers() + linear.segments_.stretches() - 1) / linear.segments_.stretches()) {
-      for (Floats& sum : sums) sum = Isa::splat(0.0f);
-    }
-    Format format;
-    const uint8_t* codes;
-    SparseSums sparse;
-    int64_t layers_per_stretch;
-    Floats sums[kSlices];
-  };
-
-  // One token and kTiles tiles, segment by segment in turns: the memory serves several streams faster than one.
-  template <int kTiles>
-  void one_token(int64_t first_tile) const {
-    std::array<std::optional<Tile>, kTiles> tiles;
-    for (int i = 0; i < kTiles; ++i) tiles[i].emplace(*this, first_tile + i);
-    for (int64_t index = 0; index < segments_.count(); ++index) {
-      for (auto& tile : tiles) add_segment(*tile, index);
-    }
-    for (int i = 0; i < kTiles; ++i) {
-      alignas(64) float y[kTileRows];
-      Isa::sum_rows(tiles[i]->sums, y);
-      tiles[i]->sparse.finish(y);
-      write_outputs(arguments_, first_tile + i, 0, y);
-    }
-  }
-
-  void add_segment(Tile& tile, int64_t index) const {
-    const Segment& segment = segments_[index];
+  void one_token(int64_t tile) const {
+    Format format(weight_, segments_.groups(), tile);
+    const uint8_t* codes = weight_.codes + tile * tile_bytes_;
     const Input* x = inputs_.row(0);
-    tile.format.select_group(segment.group);
-    const Format& format = tile.format;
-    Floats even[kSlices], odd[kSlices];  // of even and odd steps: two independent chains of additions
-#pragma GCC unroll kUnrolledSlices
-    for (int slice = 0; slice < kSlices; ++slice) {
-      even[slice] = initial_sum(format, slice, 0, index);
-      odd[slice] = Isa::splat(0.0f);
-    }
-    for_each_block(segment, [&](int64_t block, auto first, auto last) REQUANT_INLINE {
-      const uint8_t* block_codes = tile.codes + block * kBlockBytes;
-      const Input* block_inputs = x + block * kBlockInputs;
-      prefetch_block<kBlockBytes>(block_codes);
+    Floats sums[kSlices];
+    for (Floats& sum : sums) sum = Isa::splat(0.0f);
+    SparseSums sparse(weight_, tile, inputs_.transposed(0));
+    const int64_t stretches = (segments_.in_padded() + kStretchInputs - 1) / kStretchInputs;
+    const int64_t layers_per_stretch = (sparse.layers() + stretches - 1) / stretches;
+
+    for (int64_t index = 0; index < segments_.count(); ++index) {
+      const Segment& segment = segments_[index];
+      format.select_group(segment.group);
+      Floats even[kSlices], odd[kSlices];  // of even and odd steps: two independent chains of additions
 #pragma GCC unroll kUnrolledSlices
       for (int slice = 0; slice < kSlices; ++slice) {
-        format.template decode<first.value, last.value>(
-            block_codes, slice, [&](auto step, auto weights) REQUANT_INLINE {
-              Floats& sum = step.value % 2 == 0 ? even[slice] : odd[slice];
-              unroll<0, Products::kRegisters>([&](auto part) REQUANT_INLINE {
-                const Input* inputs = block_inputs + step.value * kStepInputs + part.value * Products::kRegisterInputs;
-                sum = Products::multiply_add(weights.parts[part.value], inputs, sum);
-              });
-            });
+        even[slice] = initial_sum(format, slice, 0, index);
+        odd[slice] = Isa::splat(0.0f);
       }
-    });
+      for_each_block(segment, [&](int64_t block, auto first, auto last) REQUANT_INLINE {
+        const uint8_t* block_codes = codes + block * kBlockBytes;
+        const Input* block_inputs = x + block * kBlockInputs;
+        prefetch_block<kBlockBytes>(block_codes);
 #pragma GCC unroll kUnrolledSlices
-    for (int slice = 0; slice < kSlices; ++slice) {
-      tile.sums[slice] = Isa::multiply_add(Isa::add(even[slice], odd[slice]),
-                                           Isa::splat_rows(format.scales() + slice * Isa::kRows), tile.sums[slice]);
+        for (int slice = 0; slice < kSlices; ++slice) {
+          format.template decode<first.value, last.value>(
+              block_codes, slice, [&](auto step, auto weights) REQUANT_INLINE {
+                Floats& sum = step.value % 2 == 0 ? even[slice] : odd[slice];
+                unroll<0, Products::kRegisters>([&](auto part) REQUANT_INLINE {
+                  const Input* inputs =
+                      block_inputs + step.value * kStepInputs + part.value * Products::kRegisterInputs;
+                  sum = Products::multiply_add(weights.parts[part.value], inputs, sum);
+                });
+              });
+        }
+      });
+#pragma GCC unroll kUnrolledSlices
+      for (int slice = 0; slice < kSlices; ++slice) {
+        sums[slice] = Isa::multiply_add(Isa::add(even[slice], odd[slice]),
+                                        Isa::splat_rows(format.scales() + slice * Isa::kRows), sums[slice]);
+      }
+      if (segment.ends_stretch) sparse.add_layers(layers_per_stretch);
     }
-    if (segment.ends_stretch) tile.sparse.add_layers(tile.layers_per_stretch);
+    alignas(64) float y[kTileRows];
+    Isa::sum_rows(sums, y);
+    sparse.finish(y);
+    write_outputs(arguments_, tile, 0, y);
   }
 
   void batch(int64_t tile) const {

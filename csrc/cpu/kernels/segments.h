@@ -43,7 +43,6 @@ class Segments {
   const Segment& operator[](int64_t index) const { return segments_.data()[index]; }
   int64_t count() const { return count_; }
   int64_t groups() const { return groups_; }
-  int64_t stretches() const { return round_up(in_padded_, kStretchInputs) / kStretchInputs; }
   int64_t in_padded() const { return in_padded_; }  // inputs that are worked on: codes beyond them are never read
 
  private:
