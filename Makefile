@@ -23,7 +23,7 @@ sanitize: $(VENV)/installed
 	rm -rf $(SANITIZED)
 	REQUANT_SANITIZE=address,undefined $(BIN)/pip install --quiet --no-deps --target $(SANITIZED) .
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	PYTHONPATH=$(SANITIZED) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(SANITIZED_TESTS)
 
 # What reaches the extension without other native libraries in between.

@@ -26,8 +26,8 @@ def find_embeddings(model: nn.Module, recipe: Recipe) -> Embeddings:
     """What `recipe.embedding_bits` and `recipe.head_bits` ask to be quantized. Tied weights
     are one entry, the embedding, whichever of the two asks.
 
-    Raises InputError if the model has no such module, or one that is more than an nn.Embedding or nn.Linear, or if
-    weights are tied that shall have different bits.
+    Raises InputError if the model has no such module, or one that is more than an nn.Embedding or nn.Linear, if its
+    config is wrong about tied weights, or if tied weights shall have different bits.
     """
     asked = {"embedding_bits": recipe.embedding_bits, "head_bits": recipe.head_bits}
     if not any(asked.values()):
@@ -36,6 +36,12 @@ def find_embeddings(model: nn.Module, recipe: Recipe) -> Embeddings:
         raise InputError(f"embedding_bits and head_bits need a transformers model, got {type(model).__name__}")
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = isinstance(head, nn.Linear) and head.weight is embedding.weight
+    said = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
+    if said != tied:  # whoever loads the model later has only the config to go by
+        raise InputError(
+            f"embedding_bits and head_bits need a config that tells the truth: tie_word_embeddings is {said}, "
+            f"but the head and the embedding {'share' if tied else 'do not share'} one weight"
+        )
     names = {module: name for name, module in model.named_modules()}
     chosen: dict[Any, int] = {}
     for option, module, kind in (("embedding_bits", embedding, nn.Embedding), ("head_bits", head, nn.Linear)):

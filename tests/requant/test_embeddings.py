@@ -132,6 +132,14 @@ def test_impossible_wishes_are_refused_before_the_work() -> None:
         find_embeddings(model, Recipe(head_bits=8))
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_config_that_is_wrong_about_tied_weights_is_refused(tied: bool) -> None:
+    model = make_model(tied=tied)
+    model.config.tie_word_embeddings = not tied
+    with pytest.raises(InputError, match=f"tie_word_embeddings is {not tied}, but the head and the embedding"):
+        find_embeddings(model, Recipe(embedding_bits=8))
+
+
 def test_the_estimate_knows_of_it(tmp_path: Path) -> None:
     parts = estimate(make_model(), Recipe(method="rtn", head_bits=8)).parts
     assert parts["embedding and head bytes"] == 300 * 64
