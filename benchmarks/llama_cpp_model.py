@@ -25,7 +25,7 @@ class LlamaCppModel:
 
     def get_input_embeddings(self) -> SimpleNamespace:
         """Only its number of rows is asked for."""
-        return SimpleNamespace(weight=self._logits.view(-1, 1))
+        return SimpleNamespace(num_embeddings=self._logits.shape[-1])
 
     def __call__(self, tokens: Tensor, past_key_values: object = None, **_options: Any) -> SimpleNamespace:
         """Evaluates tokens [1, count], after those before if `past_key_values` is given."""

@@ -37,7 +37,7 @@ template <class Products>
 void vector_prefill(const LinearArguments& arguments, DecodePanels decode) {
   using Input = typename Products::Input;
   const Segments segments(arguments.weight);
-  Inputs<Products> inputs(arguments, segments, false, false);
+  Inputs<Products> inputs(arguments, segments, nullptr, false);
   const int64_t in_padded = segments.in_padded();
   const Groups groups(arguments, in_padded, sizeof(Input));
   const PanelKind kind = sizeof(Input) == sizeof(float) ? PanelKind::kFloat32 : PanelKind::kBFloat16;

@@ -20,13 +20,21 @@ class Codes {
     if constexpr (kBits == 3) high_ = Isa::load_bytes(block + kPlaneBytes + slice * Isa::kRows * kStepInputs);
   }
 
-  // One code per word, in its low kBits bits; the bits above are arbitrary.
-  template <int kStep>
+  // Where a code of this step stands in its word if it may stand anywhere in the low kUsableBits bits: fields that lie
+  // there already need no shift.
+  static constexpr int position(int step, int usable_bits) {
+    const int positions = usable_bits < kBits ? 1 : (usable_bits - kBits) / Layout::kFieldBits + 1;
+    return Layout::kFieldBits * (step % Layout::kStepsPerPlane % positions);
+  }
+
+  // One code per word, in the kBits bits from kPosition on; the other bits are arbitrary.
+  template <int kStep, int kPosition>
   REQUANT_INLINE Words step() const {
-    constexpr int kShift = Layout::kFieldBits * (kStep % Layout::kStepsPerPlane);
+    constexpr int kShift = Layout::kFieldBits * (kStep % Layout::kStepsPerPlane) - kPosition;
     const Words fields = Isa::template shift_right<kShift>(planes_[kStep / Layout::kStepsPerPlane]);
     if constexpr (kBits != 3) return fields;
-    return Isa::select(Isa::splat_words(3), fields, Isa::template shift_right<kStep - 2>(high_));
+    return Isa::select(Isa::splat_words(3 << kPosition), fields,
+                       Isa::template shift_right<kStep - 2 - kPosition>(high_));
   }
 
   // Two codes per word, one in each byte and nothing else: those of steps kStep and kStep + kStepsPerPlane / 2, where

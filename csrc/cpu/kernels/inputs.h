@@ -1,7 +1,7 @@
 // The inputs x of one call, made ready once for all tiles.
 //
 //   rows         [tokens][in_padded]        in the type and order that the products want, zero beyond in_features
-//   sums         [tokens][segments]         sums of x over each segment
+//   sums         [tokens][segments][2]      over each segment: the sum of x, and the sum of offset(step) * x
 //   transposed   [in_padded][columns]       fp32, for the sparse part; column t is token t, the rest is zero
 #pragma once
 
@@ -20,14 +20,37 @@ namespace {
 // Columns of `transposed` for this many tokens: a size that the sparse kernel has.
 inline int sparse_columns(int64_t tokens) { return tokens == 1 ? 1 : tokens <= 8 ? 8 : tokens <= 16 ? 16 : 32; }
 
-// The sum of `count` values, a multiple of eight.
-inline float sum_of(const float* x, int64_t count) {
-  float partial[kStepInputs] = {};
-  for (int64_t i = 0; i < count; i += kStepInputs) {
-    for (int k = 0; k < kStepInputs; ++k) partial[k] += x[i + k];
+// What a format adds to the codes of the steps of a block.
+struct Offsets {
+  template <class Format>
+  static Offsets of() {
+    Offsets offsets;
+    for (int step = 0; step < kStepsPerBlock; ++step) offsets.values[step] = Format::offset(step);
+    return offsets;
   }
-  return ((partial[0] + partial[4]) + (partial[1] + partial[5])) +
-         ((partial[2] + partial[6]) + (partial[3] + partial[7]));
+  float values[kStepsPerBlock];
+};
+
+struct InputSums {
+  float x;
+  float offset_x;
+};
+
+// The sums over `count` values, a multiple of eight, of which the first is input `first`, a multiple of eight.
+inline InputSums sums_of(const float* x, int64_t first, int64_t count, const Offsets& offsets) {
+  float plain[kStepInputs] = {}, weighted[kStepInputs] = {};
+  for (int64_t i = 0; i < count; i += kStepInputs) {
+    const float offset = offsets.values[(first + i) / kStepInputs % kStepsPerBlock];
+    for (int k = 0; k < kStepInputs; ++k) {
+      plain[k] += x[i + k];
+      weighted[k] += offset * x[i + k];
+    }
+  }
+  const auto total = [](const float* partial) {
+    return ((partial[0] + partial[4]) + (partial[1] + partial[5])) +
+           ((partial[2] + partial[6]) + (partial[3] + partial[7]));
+  };
+  return {total(plain), total(weighted)};
 }
 
 template <class Products>
@@ -35,14 +58,16 @@ class Inputs {
   using Input = typename Products::Input;
 
  public:
-  Inputs(const LinearArguments& arguments, const Segments& segments, bool with_sums, bool with_transposed)
+  // offsets: of a format that needs the sums, else null.
+  Inputs(const LinearArguments& arguments, const Segments& segments, const Offsets* offsets, bool with_transposed)
       : columns(sparse_columns(arguments.tokens)),
         arguments_(arguments),
         segments_(segments),
         in_padded_(segments.in_padded()),
         in_place_(sizeof(Input) == sizeof(uint16_t) && in_padded_ == arguments.weight.in_features),
         rows_(in_place_ ? 0 : arguments.tokens * in_padded_),
-        sums_(with_sums ? arguments.tokens * segments.count() : 0),
+        offsets_(offsets),
+        sums_(offsets != nullptr ? arguments.tokens * segments.count() : 0),
         transposed_(with_transposed ? in_padded_ * columns : 0) {}
 
   // Every thread of the team calls this; then they wait for each other.
@@ -64,7 +89,7 @@ class Inputs {
     return (in_place_ ? static_cast<const Input*>(arguments_.x) : rows_.data()) + token * in_padded_;
   }
   int64_t row_stride() const { return in_padded_; }
-  const float* sums(int64_t token) const { return sums_.data() + token * segments_.count(); }
+  const InputSums* sums(int64_t token) const { return sums_.data() + token * segments_.count(); }
   const float* transposed(int64_t input) const { return transposed_.data() + input * columns; }
 
   const int columns;
@@ -79,7 +104,9 @@ class Inputs {
       const int64_t inside = smaller(length, in_features - segment.begin);
       load_floats(arguments_.x, arguments_.x_dtype, token * in_features + segment.begin, inside, x);
       for (int64_t i = inside; i < length; ++i) x[i] = 0;
-      if (sums_.data() != nullptr) sums_.data()[token * segments_.count() + index] = sum_of(x, length);
+      if (offsets_ != nullptr) {
+        sums_.data()[token * segments_.count() + index] = sums_of(x, segment.begin, length, *offsets_);
+      }
       if (!in_place_) Products::arrange(x, length, rows_.data() + token * in_padded_ + segment.begin);
       if (transposed_.data() != nullptr) {
         float* column = transposed_.data() + segment.begin * columns + token;
@@ -93,7 +120,8 @@ class Inputs {
   int64_t in_padded_;
   bool in_place_;
   Buffer<Input> rows_;
-  Buffer<float> sums_;
+  const Offsets* offsets_;
+  Buffer<InputSums> sums_;
   Buffer<float> transposed_;
 };
 

@@ -46,7 +46,8 @@ class Linear {
       : arguments_(arguments),
         weight_(arguments.weight),
         segments_(weight_),
-        inputs_(arguments, segments_, Format::kCentered, weight_.sparse.words != nullptr),
+        offsets_(Offsets::of<Format>()),
+        inputs_(arguments, segments_, Format::kCentered ? &offsets_ : nullptr, weight_.sparse.words != nullptr),
         tiles_((weight_.out_features + kTileRows - 1) / kTileRows),
         tile_bytes_((weight_.in_features + kBlockInputs - 1) / kBlockInputs * kBlockBytes) {}
 
@@ -159,7 +160,7 @@ class Linear {
       const int64_t first = arguments_.tokens * block / blocks, end = arguments_.tokens * (block + 1) / blocks;
       multiply_panel<Products>(
           {weights, steps * Products::kRegisters, inputs_.row(first) + segment.begin, inputs_.row_stride(),
-           format.scales(), format.centers(), inputs_.sums(first) + index, segments_.count()},
+           format.scales(), format.zeros(), inputs_.sums(first) + index, segments_.count()},
           static_cast<int>(end - first), sums + first * kSlices);
     }
   }
@@ -173,12 +174,13 @@ class Linear {
   // What the sum over a segment starts from.
   REQUANT_INLINE Floats initial_sum(const Format& format, int slice, int64_t token, int64_t segment) const {
     if constexpr (!Format::kCentered) return Isa::splat(0.0f);
-    return correction(format.centers() + slice * Isa::kRows, inputs_.sums(token)[segment]);
+    return correction(format.zeros() + slice * Isa::kRows, inputs_.sums(token)[segment]);
   }
 
   const LinearArguments& arguments_;
   const Weight& weight_;
   Segments segments_;
+  Offsets offsets_;
   Inputs<Products> inputs_;
   int64_t tiles_;
   int64_t tile_bytes_;

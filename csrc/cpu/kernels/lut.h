@@ -39,7 +39,8 @@ class Lut {
     }
   }
   const float* scales() const { return scale_; }  // of the selected group, by row
-  const float* centers() const { return nullptr; }
+  const float* zeros() const { return nullptr; }
+  static constexpr float offset(int) { return 0; }
 
   // use(Index<step>, Weights) for steps kFirst ..< kLast of a block, in the order 0 4 1 5 ... or 0 2 1 3 ...
   template <int kFirst, int kLast, class Use>

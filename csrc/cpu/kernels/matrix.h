@@ -51,7 +51,9 @@ class MatrixLinear {
       if (token < arguments_.tokens) {
         load_floats(arguments_.x, arguments_.x_dtype, token * in_features + segment.begin, inside, x);
       }
-      if (Format::kCentered) x_sums_.data()[index * columns_ + token] = sum_of(x, length);
+      if (Format::kCentered) {
+        x_sums_.data()[index * columns_ + token] = sums_of(x, segment.begin, length, Offsets::of<Format>());
+      }
       if (transposed_.data() == nullptr) continue;
       for (int64_t i = 0; i < length; ++i) transposed_.data()[(segment.begin + i) * columns_ + token] = x[i];
     }
@@ -94,12 +96,13 @@ class MatrixLinear {
     for (int i = 0; i < row_tiles; ++i) {
       formats[i].select_group(segment.group);
       const Floats scale = Isa::load(formats[i].scales());
-      const Floats center = Format::kCentered ? Isa::load(formats[i].centers()) : scale;
+      const Floats zero = Format::kCentered ? Isa::load(formats[i].zeros()) : scale;
       for (int64_t token = 0; token < arguments_.tokens; ++token) {  // a register holds the 16 rows of one token
         const int64_t place = token * kRows + i * kTileRows;
         Floats product = Isa::load(products + place);
         if constexpr (Format::kCentered) {
-          product = Isa::subtract(product, Isa::multiply(center, Isa::splat(x_sums_.data()[index * columns_ + token])));
+          const InputSums& x = x_sums_.data()[index * columns_ + token];
+          product = Isa::subtract(product, Isa::multiply_add(zero, Isa::splat(x.x), Isa::splat(x.offset_x)));
         }
         Isa::store(sums + place, Isa::multiply_add(scale, product, Isa::load(sums + place)));
       }
@@ -129,7 +132,7 @@ class MatrixLinear {
   int columns_;  // tokens, up to a multiple of the tile's
   int64_t tiles_;
   Buffer<float> transposed_;  // [in_padded][columns_], for the sparse part
-  Buffer<float> x_sums_;      // [segment][columns_]
+  Buffer<InputSums> x_sums_;  // [segment][columns_]
 };
 
 }  // namespace

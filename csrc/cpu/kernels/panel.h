@@ -7,6 +7,7 @@
 #pragma once
 
 #include "arguments.h"
+#include "kernels/inputs.h"
 #include "kernels/products.h"
 #include "kernels/segments.h"
 #include "kernels/unroll.h"
@@ -68,22 +69,23 @@ struct Panel {
   }
 };
 
-// One segment: the sum over it of one token and slice is scale * (sum of decoded * x - center * sum of x).
+// One segment: the sum over it of one token and slice is scale * (sum of decoded * x - zero * sum of x - sum of offset
+// * x).
 template <class Products>
 struct PanelSegment {
   const typename Products::Input* panel;
   int64_t registers;
   const typename Products::Input* x;  // [token][stride]
   int64_t stride;
-  const float* scales;   // [row]
-  const float* centers;  // [row], or null: 0
-  const float* x_sums;   // [token][sum_stride]
+  const float* scales;      // [row]
+  const float* zeros;       // [row], or null: there is nothing to take off
+  const InputSums* x_sums;  // [token][sum_stride]
   int64_t sum_stride;
 };
 
-// center * sum of x, negative. A row has four sums in its register; each takes off a quarter.
-REQUANT_INLINE inline Floats correction(const float* centers, float x_sum) {
-  return Isa::multiply(Isa::splat_rows(centers), Isa::splat(-0.25f * x_sum));
+// zero * sum of x + sum of offset * x, negative. A row has four sums in its register; each takes off a quarter.
+REQUANT_INLINE inline Floats correction(const float* zeros, const InputSums& sums) {
+  return Isa::multiply_add(Isa::splat_rows(zeros), Isa::splat(-0.25f * sums.x), Isa::splat(-0.25f * sums.offset_x));
 }
 
 // Adds the segment to sums [token][slice].
@@ -97,9 +99,9 @@ void multiply_panel_tokens(const PanelSegment<Products>& segment, Floats* sums) 
     for (int token = 0; token < kTokens; ++token) {
 #pragma GCC unroll 8
       for (int i = 0; i < kTogether; ++i) {
-        sum[token][i] = segment.centers == nullptr ? Isa::splat(0.0f)
-                                                   : correction(segment.centers + (slice + i) * Isa::kRows,
-                                                                segment.x_sums[token * segment.sum_stride]);
+        sum[token][i] = segment.zeros == nullptr ? Isa::splat(0.0f)
+                                                 : correction(segment.zeros + (slice + i) * Isa::kRows,
+                                                              segment.x_sums[token * segment.sum_stride]);
       }
     }
     const auto* weights = segment.panel + slice * kRegister;

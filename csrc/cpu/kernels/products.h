@@ -5,7 +5,7 @@
 //   Fp32Products   fp32: even inputs, odd inputs             0 2 4 6 1 3 5 7
 //   Bf16Products   bf16: two products per lane               0 1 2 3 4 5 6 7
 //
-// A kind tells how integer codes become weights: `from_codes` gives code + kCodeOffset, whichever is cheapest.
+// A kind tells how integer codes become weights: `from_codes` gives code + offset, whichever offset is cheapest.
 #pragma once
 
 #include <cstdint>
@@ -28,11 +28,14 @@ struct Fp32Products {
     Register parts[kRegisters];
   };
 
+  static constexpr int kUsableBits = 0;  // codes must stand in the lowest bits
   template <int kBits>
-  static constexpr float kCodeOffset = 0;
+  static constexpr float offset(int) {
+    return 0;
+  }
 
-  // Codes stand in the low kBits bits of each word; what is above is to be ignored.
-  template <int kBits>
+  // Codes stand in kBits bits of each word from kPosition on; the others are to be ignored.
+  template <int kBits, int kPosition>
   REQUANT_INLINE static Weights from_codes(Words codes) {
     const Words masked = Isa::bit_and(codes, Isa::splat_words((1 << kBits) - 1));
     return {{Isa::even_integers(masked), Isa::odd_integers(masked)}};
@@ -69,15 +72,20 @@ struct Bf16Products {
   };
 
   // Up to 7 bits: behind the sign and exponent of 128, a code in the low mantissa bits of a bf16 reads 128 + code.
+  // If it stands `position` bits higher, the exponent of 2^(7 - position) gives 2^(7 - position) + code.
+  static constexpr int kUsableBits = 7;
   template <int kBits>
-  static constexpr float kCodeOffset = kBits < 8 ? 128 : 0;
+  static constexpr float offset(int position) {
+    return kBits < 8 ? static_cast<float>(128 >> position) : 0.0f;
+  }
 
-  template <int kBits>
+  template <int kBits, int kPosition>
   REQUANT_INLINE static Weights from_codes(Words codes) {
     if constexpr (kBits < 8) {
-      return {{Isa::and_or(codes, Isa::splat_words((1 << kBits) - 1), Isa::splat_words(0x4300))}};
+      constexpr int kMask = ((1 << kBits) - 1) << kPosition, kExponent = (127 + 7 - kPosition) << 7;
+      return {{Isa::and_or(codes, Isa::splat_words(kMask), Isa::splat_words(kExponent))}};
     } else {
-      const Fp32Products::Weights floats = Fp32Products::from_codes<kBits>(codes);
+      const Fp32Products::Weights floats = Fp32Products::from_codes<kBits, 0>(codes);
       return {{Isa::join_bf16(floats.parts[0], floats.parts[1])}};
     }
   }
@@ -104,21 +112,21 @@ struct Bf16Products {
 };
 #endif
 
-// Applies scale and zero of the selected group to one slice.
+// Applies scale and zero of the selected group to one slice. The format has Fp32Products, so its offsets are zero.
 template <class Format>
 class Scaled {
  public:
   REQUANT_INLINE Scaled(const Format& format, int slice)
       : scale_(Isa::splat_rows(format.scales() + slice * Isa::kRows)),
-        center_(Format::kCentered ? Isa::splat_rows(format.centers() + slice * Isa::kRows) : scale_) {}
+        zero_(Format::kCentered ? Isa::splat_rows(format.zeros() + slice * Isa::kRows) : scale_) {}
 
   REQUANT_INLINE Floats operator()(Floats decoded) const {
-    return Isa::multiply(Format::kCentered ? Isa::subtract(decoded, center_) : decoded, scale_);
+    return Isa::multiply(Format::kCentered ? Isa::subtract(decoded, zero_) : decoded, scale_);
   }
 
  private:
   Floats scale_;
-  Floats center_;
+  Floats zero_;
 };
 
 }  // namespace
