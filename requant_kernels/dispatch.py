@@ -45,9 +45,9 @@ PREFERENCE: Mapping[str, tuple[str, ...]] = {"cpu": ("cpu", "reference")}
 OTHER_DEVICES = ("reference",)
 
 # (backend, format) -> (largest number of tokens, phase), in rising order; None: any number.
-# cpu: a weight is decoded in registers for one token, once for all tokens of a small batch, and once into a slice of
-# rows for a matrix product above.
-CPU_PHASES = ((1, "decode"), (31, "batch"), (None, "prefill"))
+# cpu: a weight is decoded in registers for one token, once for all tokens of a small batch, and once into a panel
+# for a matrix product above.
+CPU_PHASES = ((1, "decode"), (24, "batch"), (None, "prefill"))
 ROUTES: Mapping[tuple[str, str], tuple[tuple[int | None, str], ...]] = {
     ("cpu", "uniform"): CPU_PHASES,
     ("cpu", "lut"): CPU_PHASES,

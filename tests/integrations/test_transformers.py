@@ -32,6 +32,17 @@ def test_logits_are_bit_identical_after_save_and_load(tmp_path: Path, tied: bool
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "again")), expected)
 
 
+@pytest.mark.parametrize(("bits", "code"), [(2, "1mad"), (3, "3inst"), (4, "hyb")])
+def test_trellis_layers_survive_save_and_load(tmp_path: Path, bits: int, code: str) -> None:
+    model = quantize_quickly(make_model(2), format="trellis", bits=bits, code=code)
+    expected = logits(model)
+    save_checkpoint(model, None, tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    layer = loaded.get_submodule(LAYER)
+    assert (layer.format, layer.bits, layer.spec.code) == ("trellis", bits, code)
+    assert torch.equal(logits(loaded), expected)
+
+
 def test_logits_are_bit_identical_in_a_new_process(tiny_checkpoint: Path, tmp_path: Path) -> None:
     program = (
         "import sys, torch, requant_kernels\n"
