@@ -57,7 +57,7 @@ class Hadamard {
                 : kLanes == 8 ? 3
                               : 2>([&](auto bit) REQUANT_INLINE {
         const SignedLanes upper = lane >> bit.value & 1;  // these get other - a, the rest other + a
-        const FloatLanes other = __builtin_shuffle(a, lane ^ (1 << bit.value));
+        const FloatLanes other = shuffle(a, a, lane ^ (1 << bit.value));
         a = other + reinterpret_cast<FloatLanes>(reinterpret_cast<SignedLanes>(a) ^ upper << 31);
       });
       store_lanes(x + i, a);

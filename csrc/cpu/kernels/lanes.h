@@ -81,6 +81,17 @@ REQUANT_INLINE inline FloatLanes gather_lanes(const float* source, Lanes index) 
 #endif
 }
 
+// Lane i is lane places[i] of both registers, the second one's places following the first one's.
+REQUANT_INLINE inline FloatLanes shuffle(FloatLanes first, FloatLanes second, SignedLanes places) {
+#ifdef __clang__  // has no shuffle by a vector
+  FloatLanes result{};
+  for (int i = 0; i < kLanes; ++i) result[i] = places[i] < kLanes ? first[places[i]] : second[places[i] - kLanes];
+  return result;
+#else
+  return __builtin_shuffle(first, second, places);
+#endif
+}
+
 // Lane j of register i becomes lane i of register j.
 REQUANT_INLINE inline void transpose(FloatLanes (&a)[kLanes]) {
   SignedLanes lane{};
@@ -95,8 +106,8 @@ REQUANT_INLINE inline void transpose(FloatLanes (&a)[kLanes]) {
     unroll<0, kLanes>([&](auto i) REQUANT_INLINE {
       if constexpr ((i.value & kDistance) == 0) {
         const FloatLanes first = a[i.value], second = a[i.value + kDistance];
-        a[i.value] = __builtin_shuffle(first, second, low);
-        a[i.value + kDistance] = __builtin_shuffle(first, second, high);
+        a[i.value] = shuffle(first, second, low);
+        a[i.value + kDistance] = shuffle(first, second, high);
       }
     });
   });
