@@ -136,12 +136,19 @@ def _indexed(weight: WeightOperands) -> WeightOperands:
     return weight._replace(sparse_index=index)
 
 
-def _linear(prefill: bool, x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
-    weight = _indexed(weight)
+def _call(
+    linear: Callable[..., None],
+    native: _cpu.Weight,
+    x: Tensor,
+    weight: WeightOperands,
+    bias: Tensor | None,
+    *options: bool,
+) -> Tensor:
+    """y from one linear function of the extension; `options` are its last arguments."""
     y = x.new_empty((*x.shape[:-1], weight.out_features))
-    _cpu.linear(
+    linear(
         selected_instruction_set(),
-        _native(weight),
+        native,
         x.data_ptr(),
         _DTYPES[x.dtype],
         x.numel() // weight.in_features,
@@ -149,9 +156,14 @@ def _linear(prefill: bool, x: Tensor, weight: WeightOperands, bias: Tensor | Non
         _dtype(bias),
         y.data_ptr(),
         torch.get_num_threads(),
-        prefill,
+        *options,
     )
     return y
+
+
+def _linear(prefill: bool, x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
+    weight = _indexed(weight)
+    return _call(_cpu.linear, _native(weight), x, weight, bias, prefill)
 
 
 few_tokens = functools.partial(_linear, False)
@@ -164,7 +176,7 @@ many_tokens = functools.partial(_linear, True)
 def dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
     """The kernel that makes all of W."""
     weight = _indexed(weight)
-    # In 16 bits the kernel rounds D before it adds S, good enough inside a product; here the sum is rounded once.
+    # In 16 bits the extension would round D before it adds S; so the sum is rounded once.
     exact = dtype if weight.sparse_index is None else torch.float32
     w = torch.empty((weight.out_features, weight.in_features), dtype=exact)
     rows = (0, weight.out_features)
@@ -213,19 +225,7 @@ def _trellis_weight(weight: WeightOperands) -> _cpu.Weight:
 def trellis_few_tokens(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
     """The kernel of format trellis for one token (decode) and for a few (batch)."""
     weight = _indexed(weight)
-    y = x.new_empty((*x.shape[:-1], weight.out_features))
-    _cpu.trellis_linear(
-        selected_instruction_set(),
-        _trellis_weight(weight),
-        x.data_ptr(),
-        _DTYPES[x.dtype],
-        x.numel() // weight.in_features,
-        _address(bias),
-        _dtype(bias),
-        y.data_ptr(),
-        torch.get_num_threads(),
-    )
-    return y
+    return _call(_cpu.trellis_linear, _trellis_weight(weight), x, weight, bias)
 
 
 def trellis_many_tokens(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:

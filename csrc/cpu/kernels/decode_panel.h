@@ -12,7 +12,7 @@
 namespace requant::cpu::REQUANT_ISA {
 namespace {
 
-// Layout is where(): Panel<Products> or MatrixPanel. In bf16 D is rounded before S is added, and the sum again.
+// Layout is Panel<Products> or MatrixPanel. In bf16 D is rounded before S is added, and the sum again.
 template <class Layout, class Element>
 void add_entries(const Weight& weight, int64_t tile, Element* panel) {
   if (weight.sparse.words == nullptr) return;
