@@ -38,20 +38,26 @@ class Backend:
     """(row_offsets, columns, values, out_features, in_features) -> what the kernels want derived from CSR at load."""
 
 
-BACKEND_MODULES = ("cpu", "reference")
+BACKEND_MODULES = ("cpu", "triton", "reference")
 
 # Device type -> backends in order of preference.
-PREFERENCE: Mapping[str, tuple[str, ...]] = {"cpu": ("cpu", "reference")}
-OTHER_DEVICES = ("reference",)
+PREFERENCE: Mapping[str, tuple[str, ...]] = {"cpu": ("cpu", "reference"), "meta": ("reference",)}
+OTHER_DEVICES = ("triton", "reference")
 
 # (backend, format) -> (largest number of tokens, phase), in rising order; None: any number.
 # cpu: a weight is decoded in registers for one token, once for all tokens of a small batch, and once into a panel
 # for a matrix product above.
 CPU_PHASES = ((1, "decode"), (24, "batch"), (None, "prefill"))
+# triton: weights are decoded in registers as long as that costs less than decoding them all into memory for torch's
+# matrix product. The products of format trellis's rotated inputs need the range of fp32, which that has not.
+TRITON_PHASES = ((16, "decode"), (128, "prefill"), (None, "matmul"))
 ROUTES: Mapping[tuple[str, str], tuple[tuple[int | None, str], ...]] = {
     ("cpu", "uniform"): CPU_PHASES,
     ("cpu", "lut"): CPU_PHASES,
     ("cpu", "trellis"): CPU_PHASES,
+    ("triton", "uniform"): TRITON_PHASES,
+    ("triton", "lut"): TRITON_PHASES,
+    ("triton", "trellis"): ((16, "decode"), (None, "prefill")),
     ("reference", "uniform"): ((None, "linear"),),
     ("reference", "lut"): ((None, "linear"),),
     ("reference", "trellis"): ((None, "linear"),),

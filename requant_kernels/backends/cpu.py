@@ -128,9 +128,13 @@ _NATIVE_WEIGHTS = {"uniform": _uniform_weight, "lut": _lut_weight}
 
 
 def _indexed(weight: WeightOperands) -> WeightOperands:
-    """With a sparse index: the one that came with the call, or one made for it."""
+    """With a sparse index: the one that came with the call, or one made for it. A layer whose backend is changed after
+    it was loaded keeps the other's, of another dtype.
+    """
     row_offsets, columns, values = weight.row_offsets, weight.columns, weight.values
-    if weight.sparse_index is not None or row_offsets is None or columns is None or values is None:
+    if row_offsets is None or columns is None or values is None:
+        return weight
+    if weight.sparse_index is not None and weight.sparse_index.dtype == torch.uint8:
         return weight
     index = prepare_sparse(row_offsets, columns, values, weight.out_features, weight.in_features)
     return weight._replace(sparse_index=index)
