@@ -74,7 +74,9 @@ def add_products(
 
 
 @triton.jit
-def entry_tile(index, tile, tiles, first, in_features, BFLOAT: tl.constexpr, ENTRIES: tl.constexpr, DTYPE: tl.constexpr):
+def entry_tile(
+    index, tile, tiles, first, in_features, BFLOAT: tl.constexpr, ENTRIES: tl.constexpr, DTYPE: tl.constexpr
+):
     """S of the 16 rows of `tile` and the slice of inputs that begins at `first`: fp32 [16, 256]. DTYPE is one in which
     the values are exact.
     """

@@ -14,11 +14,9 @@ import triton.language as tl
 from requant_kernels.backends.triton.codes import dense_tile
 from requant_kernels.backends.triton.entries import SLICE_INPUTS, TILE_ROWS, add_products, entry_tile
 
-# Would else be specialised when they happen to be 1 or multiples of 16.
-RUN_TIME_SIZES = ("tokens", "stretch", "row_begin", "row_end", "splits", "sparse_splits")
 
-
-@triton.jit(do_not_specialize=RUN_TIME_SIZES[:2])
+# Arguments named in do_not_specialize would else have kernels of their own when they are 1 or multiples of 16.
+@triton.jit(do_not_specialize=("tokens", "slices"))
 def linear(
     x,
     rotated,
@@ -30,7 +28,7 @@ def linear(
     bias,
     y,
     tokens,
-    stretch,
+    slices,
     out_features,
     in_features,
     dense_out,
@@ -47,10 +45,9 @@ def linear(
     ENTRIES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Program (r, s, t): ROWS rows, inputs s * stretch ..< (s + 1) * stretch, TOKENS tokens. `stretch` is a multiple of
-    256. x is [tokens, in_features].
+    """Program (r, s, t): ROWS rows, the s-th `slices` slices of 256 inputs, TOKENS tokens. x is [tokens, in_features].
 
-    WHOLE: one stretch, y [tokens, out_features] of any dtype, bias added. Else y is fp32 [splits, tokens, dense_out].
+    WHOLE: one split, y [tokens, out_features] of any dtype, bias added. Else y is fp32 [splits, tokens, dense_out].
     Format trellis: the dense part multiplies `rotated` [tokens, dense_in], its sizes are dense_out and dense_in, and
     the sparse part, whose basis is another one, fills a further `splits` of partial products. Other formats have
     rotated = x and dense sizes equal to the logical ones.
@@ -59,7 +56,8 @@ def linear(
     split = tl.program_id(1)
     splits = tl.num_programs(1)
     token = tl.program_id(2) * TOKENS + tl.arange(0, TOKENS)
-    first = split * stretch
+    first = split * slices * SLICE_INPUTS
+    end = first + slices * SLICE_INPUTS
     place = (split * tokens + token).to(tl.int64)[None, :] * dense_out + rows[:, None]
     inside = (token < tokens)[None, :] & (rows < dense_out)[:, None]
     sums = tl.zeros((ROWS, TOKENS), tl.float32)
@@ -71,7 +69,7 @@ def linear(
             tile,
             tl.cdiv(out_features, TILE_ROWS),
             first,
-            tl.minimum(first + stretch, in_features),
+            tl.minimum(end, in_features),
             token,
             tokens,
             in_features,
@@ -84,12 +82,10 @@ def linear(
             further = splits.to(tl.int64) * tokens * dense_out
             tl.store(y + further + place, sums, mask=inside)
             sums = tl.zeros((ROWS, TOKENS), tl.float32)
-    for begin in range(first, tl.minimum(first + stretch, dense_in), INPUTS):
+    for begin in range(first, tl.minimum(end, dense_in), INPUTS):
         input = begin + tl.arange(0, INPUTS)
         there = (input < dense_in)[:, None] & (token < tokens)[None, :]
-        activations = tl.load(
-            rotated + token.to(tl.int64)[None, :] * dense_in + input[:, None], mask=there, other=0.0
-        )
+        activations = tl.load(rotated + token.to(tl.int64)[None, :] * dense_in + input[:, None], mask=there, other=0.0)
         weights = dense_tile(
             codes, scale, zero, table, rows, begin, dense_out, dense_in, FORMAT, BITS, GROUP, CODE, INPUTS
         )

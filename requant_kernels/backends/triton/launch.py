@@ -141,7 +141,7 @@ def linear_with(
     dense, rotates = Dense.of(weight), weight.format == "trellis"
     tokens = x.numel() // weight.in_features
     token_tiles, row_tiles = triton.cdiv(tokens, kernel.tokens), triton.cdiv(dense.out_features, tile.rows)
-    splits, stretch = split_inputs(dense.in_features, tile, multiprocessors, row_tiles * token_tiles)
+    splits, slices = split_inputs(dense.in_features, tile, multiprocessors, row_tiles * token_tiles)
     sparse_index = sparse_index_of(weight)
     whole = splits == 1 and not rotates
     y = x.new_empty((*x.shape[:-1], weight.out_features))
@@ -155,7 +155,7 @@ def linear_with(
         bias=bias if whole else None,
         y=partial,
         tokens=tokens,
-        stretch=stretch,
+        slices=slices,
         out_features=weight.out_features,
         in_features=weight.in_features,
         dense_out=dense.out_features,
@@ -180,11 +180,11 @@ def linear_with(
 
 
 def split_inputs(in_features: int, tile: Tile, multiprocessors: int, tiles: int) -> tuple[int, int]:
-    """(how many programs share a row's inputs, inputs of each: a multiple of what a slice and a step hold)."""
+    """(how many programs share a row's inputs, slices of 256 inputs for each)."""
     wanted = max(tile.programs * multiprocessors // tiles, 1)
-    unit = max(tile.inputs, sparse_tiles.SLICE_INPUTS)
-    stretch = tile16.round_up(triton.cdiv(in_features, wanted), unit)
-    return triton.cdiv(in_features, stretch), stretch
+    all_slices = sparse_tiles.slice_count(in_features)
+    slices = triton.cdiv(all_slices, wanted)
+    return triton.cdiv(all_slices, slices), slices
 
 
 @functools.cache
@@ -271,9 +271,7 @@ def embedding(indices: Tensor, weight: WeightOperands, dtype: torch.dtype) -> Te
     return y
 
 
-def decode_rows(
-    weight: WeightOperands, row_begin: int, row_end: int, w: Tensor, indices: Tensor | None = None
-) -> None:
+def decode_rows(weight: WeightOperands, row_begin: int, row_end: int, w: Tensor, indices: Tensor | None = None) -> None:
     """Rows row_begin ..< row_end of W, or of those that `indices` names, into w, of format trellis without the
     rotations. row_begin is a multiple of 16.
     """

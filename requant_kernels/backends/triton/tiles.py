@@ -105,7 +105,12 @@ def _check(entry: Any, where: str) -> None:
         tile = Tile(**entry)
     except TypeError as error:
         raise ValueError(f"{where}: {error}") from error
-    powers = (("rows", tile.rows, 16), ("inputs", tile.inputs, 64), ("entries", tile.entries, 16), ("warps", tile.warps, 1))
+    powers = (
+        ("rows", tile.rows, 16),
+        ("inputs", tile.inputs, 64),
+        ("entries", tile.entries, 16),
+        ("warps", tile.warps, 1),
+    )
     for name, value, least in powers:
         if type(value) is not int or value < least or value & (value - 1):
             raise ValueError(f"{where}: {name} must be a power of two, {least} at least, got {value}")
