@@ -24,6 +24,8 @@ from setuptools.command.build_ext import build_ext
 
 ALL_CUDA_ARCHITECTURES = "75;80;86;89;90;100;120+PTX"
 LEAST_CAPABILITY = 75
+CUDA_EXTENSION = "requant_kernels._cuda"
+MISSING_NOTE = "cuda_missing.txt"
 WITHOUT_COMPILER = (
     "A C++17 compiler with OpenMP is needed (Debian: apt-get install g++). "
     "REQUANT_EXTENSIONS=0 installs without it; everything then runs on the slow reference kernels."
@@ -85,6 +87,9 @@ class CMakeBuild(build_ext):
     def run(self) -> None:
         """Builds them all; leaves a note for `requant env` where there are no CUDA kernels."""
         plan = plan_cuda(CUDA)
+        package = Path(self.build_lib) / "requant_kernels"
+        for earlier in (*package.glob("_cuda.*"), package / MISSING_NOTE):  # pip builds again in the same folder
+            earlier.unlink(missing_ok=True)
         if not plan.architectures:
             self.extensions = [extension for extension in self.extensions if extension.name != CUDA_EXTENSION]
         self.cuda_architectures = plan.architectures
@@ -140,10 +145,9 @@ class CMakeBuild(build_ext):
         """Lays down, beside the Python modules, why there are no CUDA kernels."""
         package = Path(self.build_lib) / "requant_kernels"
         package.mkdir(parents=True, exist_ok=True)
-        (package / "cuda_missing.txt").write_text(reason + "\n", encoding="utf-8")
+        (package / MISSING_NOTE).write_text(reason + "\n", encoding="utf-8")
 
 
-CUDA_EXTENSION = "requant_kernels._cuda"
 CUDA = switch("REQUANT_CUDA", "auto", ("auto", "0", "1"))
 with_extensions = switch("REQUANT_EXTENSIONS", "1", ("0", "1")) == "1"
 setup(
