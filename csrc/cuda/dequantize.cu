@@ -13,8 +13,8 @@
 
 #include "common/tile16.h"
 #include "cuda/arguments.h"
-#include "cuda/elements.cuh"
-#include "cuda/launch.cuh"
+#include "cuda/check_launch.h"
+#include "cuda/primitives.cuh"
 
 namespace requant::cuda {
 namespace {
@@ -26,6 +26,20 @@ constexpr int kStepsAtOnce = kThreads / kTileRows;
 
 __host__ __device__ constexpr int64_t divide_up(int64_t value, int64_t divisor) {
   return (value + divisor - 1) / divisor;
+}
+
+__device__ float load_float(const void* numbers, Dtype dtype, int64_t index) {
+  return number_of(load_number(numbers, dtype, index), dtype);
+}
+
+// How W is stored: in fp32, or in 16 bits of a dtype that is known when the kernel runs.
+template <class Storage>
+__device__ Storage round_to(float value, Dtype dtype) {
+  if constexpr (sizeof(Storage) == sizeof(float)) {
+    return value;
+  } else {
+    return narrow(value, dtype);
+  }
 }
 
 // The codes of one step of a row: eight consecutive inputs.
@@ -92,10 +106,10 @@ class LutRow {
 };
 
 // Writes the slice, kElements neighbours of a row at a time.
-template <class Element, int kElements>
-__device__ void write_slice(const float* slice, Element* w, int rows, int inputs, int64_t in_features) {
-  struct alignas(sizeof(Element) * kElements) Neighbours {
-    Element elements[kElements];
+template <class Storage, int kElements>
+__device__ void write_slice(const float* slice, Storage* w, Dtype dtype, int rows, int inputs, int64_t in_features) {
+  struct alignas(sizeof(Storage) * kElements) Neighbours {
+    Storage elements[kElements];
   };
   for (int i = threadIdx.x; i < kTileRows * kSliceInputs / kElements; i += kThreads) {
     const int row = i / (kSliceInputs / kElements), input = i % (kSliceInputs / kElements) * kElements;
@@ -103,13 +117,13 @@ __device__ void write_slice(const float* slice, Element* w, int rows, int inputs
     Neighbours neighbours;
 #pragma unroll
     for (int j = 0; j < kElements; ++j) {
-      neighbours.elements[j] = round_to<Element>(slice[row * kRowStride + input + j]);
+      neighbours.elements[j] = round_to<Storage>(slice[row * kRowStride + input + j], dtype);
     }
     *reinterpret_cast<Neighbours*>(w + row * in_features + input) = neighbours;
   }
 }
 
-template <template <int> class Row, int kBits, class Element>
+template <template <int> class Row, int kBits, class Storage>
 __global__ void __launch_bounds__(kThreads) dequantize_slice(DequantizeArguments arguments) {
   __shared__ float slice[kTileRows * kRowStride];
   __shared__ float tables[Row<kBits>::kSharedFloats];
@@ -148,7 +162,7 @@ __global__ void __launch_bounds__(kThreads) dequantize_slice(DequantizeArguments
     const uint32_t* offsets = weight.sparse.offsets + tile * slices + slice_begin / kSliceInputs;
     for (uint32_t i = offsets[0] + threadIdx.x; i < offsets[1]; i += kThreads) {
       const uint32_t entry = weight.sparse.entries[i];
-      const float value = float_from_bits(static_cast<uint16_t>(entry >> 16), weight.sparse.value_dtype);
+      const float value = number_of(entry >> 16, weight.sparse.value_dtype);
       slice[(entry >> 12 & (kTileRows - 1)) * kRowStride + (entry & (kSliceInputs - 1))] += value;
     }
     __syncthreads();
@@ -156,12 +170,12 @@ __global__ void __launch_bounds__(kThreads) dequantize_slice(DequantizeArguments
 
   const int64_t row_begin = tile * kTileRows;
   const int rows = static_cast<int>(min(arguments.row_end - row_begin, static_cast<int64_t>(kTileRows)));
-  Element* w = static_cast<Element*>(arguments.w) + (row_begin - arguments.row_begin) * in_features + slice_begin;
-  constexpr int kVector = 16 / sizeof(Element);
+  Storage* w = static_cast<Storage*>(arguments.w) + (row_begin - arguments.row_begin) * in_features + slice_begin;
+  constexpr int kVector = 16 / sizeof(Storage);
   if (in_features % kVector == 0) {
-    write_slice<Element, kVector>(slice, w, rows, inputs, in_features);
+    write_slice<Storage, kVector>(slice, w, arguments.w_dtype, rows, inputs, in_features);
   } else {
-    write_slice<Element, 1>(slice, w, rows, inputs, in_features);
+    write_slice<Storage, 1>(slice, w, arguments.w_dtype, rows, inputs, in_features);
   }
 }
 
@@ -169,47 +183,35 @@ using Kernel = void (*)(DequantizeArguments);
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("dequantize: " + what); }
 
-template <class Element>
+template <class Storage>
 Kernel kernel_for(const Weight& weight) {
   switch (weight.format) {
     case Format::kUniform:
       switch (weight.bits) {
         case 2:
-          return dequantize_slice<UniformRow, 2, Element>;
+          return dequantize_slice<UniformRow, 2, Storage>;
         case 3:
-          return dequantize_slice<UniformRow, 3, Element>;
+          return dequantize_slice<UniformRow, 3, Storage>;
         case 4:
-          return dequantize_slice<UniformRow, 4, Element>;
+          return dequantize_slice<UniformRow, 4, Storage>;
         case 8:
-          return dequantize_slice<UniformRow, 8, Element>;
+          return dequantize_slice<UniformRow, 8, Storage>;
       }
       break;
     case Format::kLut:
       switch (weight.bits) {
         case 2:
-          return dequantize_slice<LutRow, 2, Element>;
+          return dequantize_slice<LutRow, 2, Storage>;
         case 3:
-          return dequantize_slice<LutRow, 3, Element>;
+          return dequantize_slice<LutRow, 3, Storage>;
         case 4:
-          return dequantize_slice<LutRow, 4, Element>;
+          return dequantize_slice<LutRow, 4, Storage>;
       }
       break;
     case Format::kTrellis:
       break;
   }
   refuse("no kernel for this format with " + std::to_string(weight.bits) + " bits");
-}
-
-Kernel kernel_for(const Weight& weight, Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kFloat32:
-      return kernel_for<float>(weight);
-    case Dtype::kFloat16:
-      return kernel_for<__half>(weight);
-    case Dtype::kBFloat16:
-      return kernel_for<__nv_bfloat16>(weight);
-  }
-  refuse("unknown dtype");
 }
 
 }  // namespace
@@ -219,11 +221,12 @@ void dequantize(const DequantizeArguments& arguments, const Device& device) {
   if (row_begin % kTileRows != 0 || row_begin < 0 || row_end <= row_begin || row_end > arguments.weight.out_features) {
     refuse("rows " + std::to_string(row_begin) + " ..< " + std::to_string(row_end) + " are no tiles of the weight");
   }
-  const Kernel kernel = kernel_for(arguments.weight, arguments.w_dtype);
+  const Weight& weight = arguments.weight;
+  const Kernel kernel = arguments.w_dtype == Dtype::kFloat32 ? kernel_for<float>(weight) : kernel_for<uint16_t>(weight);
   const int64_t tiles = divide_up(row_end - row_begin, kTileRows);
-  const int64_t slices = divide_up(arguments.weight.in_features, kSliceInputs);
+  const int64_t slices = divide_up(weight.in_features, kSliceInputs);
   kernel<<<static_cast<unsigned>(tiles * slices), kThreads, 0, static_cast<cudaStream_t>(device.stream)>>>(arguments);
-  check_launch("dequantize");
+  check_launch("the dequantize kernel");
 }
 
 }  // namespace requant::cuda

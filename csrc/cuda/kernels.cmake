@@ -5,6 +5,7 @@
 #   REQUANT_NVCC_OPTIONS      how it is called
 #   REQUANT_CUDA_SOURCES      the sources
 #   REQUANT_CUDA_OBJECTS      what they are compiled to
+#   REQUANT_CUDA_HOST_SOURCES what belongs to them and needs no nvcc
 #   REQUANT_CUDA_DEFINITIONS  of what the bindings tell about them
 #   REQUANT_CUDA_TOOLKIT      the toolkit's root, also if REQUANT_NVCC is a script that calls the real one
 
@@ -33,6 +34,7 @@ set(REQUANT_CUDA_DEFINITIONS "REQUANT_CUDA_ARCHITECTURES=\"${architectures}\"")
 
 set(REQUANT_CUDA_OBJECTS)
 file(GLOB REQUANT_CUDA_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/cuda/*.cu)
+file(GLOB REQUANT_CUDA_HOST_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/cuda/*.cpp)
 file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/cuda)
 foreach(source ${REQUANT_CUDA_SOURCES})
   get_filename_component(name ${source} NAME_WE)

@@ -5,7 +5,7 @@ file(GLOB library_folders ${REQUANT_CUDA_TOOLKIT}/lib64 ${REQUANT_CUDA_TOOLKIT}/
 find_library(REQUANT_CUDART libcudart_static.a PATHS ${library_folders} NO_DEFAULT_PATH NO_CACHE REQUIRED)
 find_package(Threads REQUIRED)
 
-pybind11_add_module(_cuda NO_EXTRAS EXCLUDE_FROM_ALL csrc/bindings/cuda.cpp ${REQUANT_CUDA_OBJECTS})
+pybind11_add_module(_cuda NO_EXTRAS EXCLUDE_FROM_ALL csrc/bindings/cuda.cpp ${REQUANT_CUDA_OBJECTS} ${REQUANT_CUDA_HOST_SOURCES})
 target_include_directories(_cuda PRIVATE csrc)
 target_compile_options(_cuda PRIVATE -Wall -Wextra -Wshadow)
 target_compile_definitions(_cuda PRIVATE REQUANT_MODULE=_cuda ${REQUANT_CUDA_DEFINITIONS})

@@ -19,7 +19,7 @@ add_custom_target(requant_ptx DEPENDS ${REQUANT_PTX})
 
 file(GLOB simulator_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/gpusim/*.cpp)
 pybind11_add_module(_cuda_gpusim NO_EXTRAS EXCLUDE_FROM_ALL csrc/bindings/cuda.cpp ${simulator_sources}
-                    ${REQUANT_CUDA_OBJECTS})
+                    ${REQUANT_CUDA_OBJECTS} ${REQUANT_CUDA_HOST_SOURCES})
 target_include_directories(_cuda_gpusim PRIVATE csrc tests/gpusim)
 # The headers of the toolkit's runtime declare what the stand-in defines.
 target_include_directories(_cuda_gpusim SYSTEM PRIVATE ${REQUANT_CUDA_TOOLKIT}/include)
