@@ -149,8 +149,7 @@ class CMakeBuild(build_ext):
 
 
 CUDA = switch("REQUANT_CUDA", "auto", ("auto", "0", "1"))
-with_extensions = switch("REQUANT_EXTENSIONS", "1", ("0", "1")) == "1"
-setup(
-    ext_modules=[Extension(name, sources=[]) for name in ("requant_kernels._cpu", CUDA_EXTENSION) if with_extensions],
-    cmdclass={"build_ext": CMakeBuild},
-)
+EXTENSIONS = ("requant_kernels._cpu", CUDA_EXTENSION) if switch("REQUANT_EXTENSIONS", "1", ("0", "1")) == "1" else ()
+
+if __name__ == "__main__":
+    setup(ext_modules=[Extension(name, sources=[]) for name in EXTENSIONS], cmdclass={"build_ext": CMakeBuild})
