@@ -1,7 +1,7 @@
 """Which kernel serves a call: ONE table from (backend, format, tokens) to a kernel, and the order of the backends.
 
-Where the best kernel depends on the device's architecture, a file may tell what was measured there: REQUANT_ROUTES names
-it, `python -m benchmarks.tune` writes it.
+Where the best kernel depends on the device's architecture, a file may tell what was measured there: REQUANT_ROUTES
+names it, `python -m benchmarks.tune` writes it.
 
 A backend is a module in `requant_kernels.backends` with a `BACKEND` object that only registers kernels. Nothing here
 knows how a kernel works, and nothing in a kernel knows when it is chosen.

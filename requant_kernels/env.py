@@ -14,7 +14,14 @@ from requant_kernels.backends import cpu, cuda
 from requant_kernels.version import __version__
 
 PACKAGES = ("torch", "transformers", "safetensors", "triton", "gguf", "datasets")
-SETTINGS = ("REQUANT_BACKEND", "REQUANT_CPU_ISA", "REQUANT_ROUTES", "REQUANT_CACHE", "OMP_NUM_THREADS", "TRITON_INTERPRET")
+SETTINGS = (
+    "REQUANT_BACKEND",
+    "REQUANT_CPU_ISA",
+    "REQUANT_ROUTES",
+    "REQUANT_CACHE",
+    "OMP_NUM_THREADS",
+    "TRITON_INTERPRET",
+)
 # Backends of the design that this version does not contain; users look for them by name.
 NOT_IN_THIS_VERSION = {
     "triton": "this version has no Triton kernels",

@@ -168,7 +168,7 @@ class CudaKernels:
 
     def table(self) -> dict[tuple[str, str], Kernel]:
         """(format, phase) -> kernel."""
-        phases = {"fused": self.fused, "prefill": self.prefill, "dequantize": self.dequantize}
+        phases: dict[str, Kernel] = {"fused": self.fused, "prefill": self.prefill, "dequantize": self.dequantize}
         return {
             **{(format, phase): kernel for format in ("uniform", "lut") for phase, kernel in phases.items()},
             ("trellis", "linear"): reference.linear,

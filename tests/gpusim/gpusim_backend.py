@@ -65,9 +65,7 @@ class SimulatedDevices:
         return cuda.Launch(STREAM, self._extension.MULTIPROCESSORS, self._capability)
 
     @contextlib.contextmanager
-    def running(
-        self, device: torch.device, reads: Iterable[Tensor | None], writes: Iterable[Tensor]
-    ) -> Iterator[None]:
+    def running(self, device: torch.device, reads: Iterable[Tensor | None], writes: Iterable[Tensor]) -> Iterator[None]:
         """Makes the tensors' memory known to the device."""
         for access, tensors in (("read_only", reads), ("uninitialised", writes)):
             for tensor in tensors:

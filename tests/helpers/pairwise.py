@@ -18,14 +18,18 @@ def covering_array(factors: Mapping[str, Sequence[Any]], seed: int = 0) -> list[
     starts from a pair that is still missing, and of several random completions the one with most new pairs is kept.
     """
     generator = random.Random(seed)
-    missing = [(*a, *b) for a, b in _pairs_of({name: list(values) for name, values in factors.items()})]
+    missing = [
+        (first, one, second, other)
+        for first, second in combinations(factors, 2)
+        for one, other in product(factors[first], factors[second])
+    ]
     generator.shuffle(missing)
     left = dict.fromkeys(missing)
     cases = []
     while left:
         first, one, second, other = next(iter(left))
         drawn = [
-            {name: generator.choice(list(values)) for name, values in factors.items()} | {first: one, second: other}
+            {name: generator.choice(values) for name, values in factors.items()} | {first: one, second: other}
             for _ in range(TRIES)
         ]
         best = max(drawn, key=lambda case: sum(pair in left for pair in pairs(case)))
@@ -38,12 +42,3 @@ def covering_array(factors: Mapping[str, Sequence[Any]], seed: int = 0) -> list[
 def pairs(case: Mapping[str, Any]) -> list[Pair]:
     """The pairs of values that meet in a case."""
     return [(*a, *b) for a, b in combinations(case.items(), 2)]
-
-
-def _pairs_of(factors: Mapping[str, Sequence[Any]]) -> list[tuple[tuple[str, Any], tuple[str, Any]]]:
-    """Every pair of values of different factors."""
-    return [
-        ((first, one), (second, other))
-        for first, second in combinations(factors, 2)
-        for one, other in product(factors[first], factors[second])
-    ]
