@@ -1,5 +1,6 @@
 # make demo   install into .venv, quantize a real model three ways, compare, generate text
 # make gpusim     build the module in which a simulator runs the CUDA kernels (needs nvcc, no GPU)
+# make ptx        write the kernels' PTX, their launches and expected results into build/launches, for other executors
 # make sanitize   build the extension with AddressSanitizer and UBSan beside .venv and run the kernel tests on that
 # make test   install into .venv, check format, lint and types, run every test that this machine can run
 
@@ -12,7 +13,7 @@ SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc requant_kern
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: demo test gpusim gpusim-if-possible sanitize lint install benchmark clean
+.PHONY: demo test gpusim gpusim-if-possible ptx sanitize lint install benchmark clean
 
 demo: $(VENV)/installed
 	$(BIN)/requant demo
@@ -29,6 +30,9 @@ gpusim: $(VENV)/installed
 		-Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	$(BIN)/cmake --build build/gpusim --target _cuda _cuda_gpusim
 
+ptx: gpusim
+	PYTHONPATH=tests/gpusim:tests/helpers $(BIN)/python tests/gpusim/write_launches.py build/launches
+
 ifeq ($(NVCC),)
 gpusim-if-possible:
 	@echo "*** No nvcc: the CUDA kernels are neither compiled nor run by the simulator, and their tests are left out. ***"
@@ -44,7 +48,7 @@ sanitize: $(VENV)/installed
 	REQUANT_SANITIZE=address,undefined $(BIN)/pip install --quiet --no-deps --target $(SANITIZED) .
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	PYTHONPATH=$(SANITIZED) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(SANITIZED_TESTS)
+	PYTHONPATH=$(SANITIZED) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not gpusim" $(SANITIZED_TESTS)
 
 # What reaches the extension without other native libraries in between.
 SANITIZED_TESTS := tests/backends tests/test_embedding.py
