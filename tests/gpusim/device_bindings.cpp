@@ -80,14 +80,14 @@ void define_device(py::module_& module) {
   py::register_local_exception<ParseError>(module, "ParseError", PyExc_RuntimeError);
   py::register_local_exception_translator(&throw_failure_instead);
 
-  py::class_<Launch>(module, "Launch", py::module_local(), "A launch that the simulated device accepted.")
-      .def_readonly("kernel", &Launch::kernel)
-      .def_property_readonly("grid", [](const Launch& launch) { return as_tuple(launch.grid); })
-      .def_property_readonly("block", [](const Launch& launch) { return as_tuple(launch.block); })
-      .def_readonly("dynamic_shared_bytes", &Launch::dynamic_shared_bytes)
-      .def_readonly("stream", &Launch::stream)
-      .def_property_readonly("arguments", [](const Launch& launch) { return py::bytes(launch.arguments); })
-      .def_property_readonly("report", [](const Launch& launch) { return as_dict(launch.report); });
+  py::class_<LaunchRecord>(module, "Launch", py::module_local(), "A launch that the simulated device accepted.")
+      .def_readonly("kernel", &LaunchRecord::kernel)
+      .def_property_readonly("grid", [](const LaunchRecord& launch) { return as_tuple(launch.grid); })
+      .def_property_readonly("block", [](const LaunchRecord& launch) { return as_tuple(launch.block); })
+      .def_readonly("dynamic_shared_bytes", &LaunchRecord::dynamic_shared_bytes)
+      .def_readonly("stream", &LaunchRecord::stream)
+      .def_property_readonly("arguments", [](const LaunchRecord& launch) { return py::bytes(launch.arguments); })
+      .def_property_readonly("report", [](const LaunchRecord& launch) { return as_dict(launch.report); });
 
   const auto device = [] { return &SimulatedDevice::instance(); };
   module.attr("MULTIPROCESSORS") = kMultiprocessors;

@@ -21,7 +21,7 @@ constexpr size_t kDefaultSharedBytes = 48 << 10;   // per block, static and dyna
 constexpr size_t kLargestSharedBytes = 163 << 10;  // that it may ask for
 
 // A launch that the device accepted.
-struct Launch {
+struct LaunchRecord {
   std::string kernel;
   Dimensions grid, block;
   size_t dynamic_shared_bytes;
@@ -50,7 +50,7 @@ class SimulatedDevice {
   void rethrow_failure();
 
   Simulator& simulator() { return simulator_; }
-  const std::vector<Launch>& launches() const { return launches_; }
+  const std::vector<LaunchRecord>& launches() const { return launches_; }
   void clear_launches() { launches_.clear(); }
 
  private:
@@ -62,7 +62,7 @@ class SimulatedDevice {
   Simulator simulator_;
   std::map<const void*, std::string> kernels_;
   std::map<std::string, size_t> allowed_dynamic_shared_bytes_;
-  std::vector<Launch> launches_;
+  std::vector<LaunchRecord> launches_;
   std::exception_ptr failure_;
   cudaError_t last_error_ = cudaSuccess;
 };
