@@ -63,7 +63,8 @@ __device__ __forceinline__ void copy_inputs(const LinearParameters& p, const uin
 }
 
 template <class Weights, int kTokenTiles>
-__global__ void __launch_bounds__(kThreads, kCtasPerMultiprocessor) linear_kernel(const LinearParameters p) {
+__global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMultiprocessor)
+    linear_kernel(const LinearParameters p) {
   using Number = typename Weights::Number;
   using Shape = CtaShape<kTokenTiles>;
   using Ring = SpanRing<Weights::kBits>;
