@@ -50,7 +50,7 @@ struct CtaShape {
   static constexpr int kRowWarps = kTokenTiles;
   static constexpr int kInputWarps = kWarps / kRowWarps;
   static constexpr int kRows = 16 * kRowWarps;
-  static constexpr int kCtasPerMultiprocessor = kTokenTiles == 4 ? 4 : 5;  // that registers must leave room for
+  static constexpr int kCtasPerMultiprocessor = kTokenTiles == 4 ? 3 : 5;  // that registers must leave room for
 };
 
 }  // namespace requant::cuda
