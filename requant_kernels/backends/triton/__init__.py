@@ -23,6 +23,7 @@ from requant_kernels.backends.sparse_tiles import prepare_sparse
 from requant_kernels.dispatch import Backend, Kernel
 
 OLDEST_TESTED = (3, 7)
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 COMPILERS = ("cc", "gcc", "clang")
 
 
@@ -34,7 +35,7 @@ def unavailable_reason() -> str | None:
         return "the package triton is missing; install requant-kernels[triton]"
     if tuple(map(int, version.split(".")[:2])) < OLDEST_TESTED:
         return f"triton {version} is older than {'.'.join(map(str, OLDEST_TESTED))}, the oldest that is tested"
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if INTERPRETED:
         return None
     if not (torch.cuda.is_available() or torch.xpu.is_available()):
         return "there is no GPU that Triton could use"
@@ -69,4 +70,5 @@ BACKEND = Backend(
         ("uniform", "embedding"): _launcher("embedding"),
     },
     prepare_sparse=prepare_sparse,
+    devices=("cpu",) if INTERPRETED else ("cuda", "xpu"),
 )

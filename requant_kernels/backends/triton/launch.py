@@ -16,14 +16,11 @@ import triton.language as tl
 from torch import Tensor
 
 from requant_kernels.backends import sparse_tiles
-from requant_kernels.backends.triton import kernels
+from requant_kernels.backends.triton import INTERPRETED, kernels
 from requant_kernels.backends.triton.tiles import Kernel, Tile, tile_for
 from requant_kernels.formats import tile16, trellis
 from requant_kernels.formats.hadamard import factors, hartley
 from requant_kernels.operands import WeightOperands
-
-INTERPRETED = not isinstance(kernels.linear, triton.JITFunction)
-"""Whether TRITON_INTERPRET was set when the kernels were imported: then they run in numpy, on CPU tensors."""
 
 SCRATCH_BYTES = 64 << 20
 """Of decoded rows, for torch's matrix product."""
