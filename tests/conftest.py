@@ -4,6 +4,12 @@ machine cannot run.
 
 from __future__ import annotations
 
+import os
+
+# Triton asks when it is first imported; set to 0, tests run its kernels on a GPU.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import importlib.util
 import random
 import shutil
 from collections.abc import Iterator
@@ -24,6 +30,8 @@ def _missing() -> dict[str, str]:
         reasons["gpu"] = "there is no CUDA device"
     if not gpusim_backend.is_built():
         reasons["gpusim"] = "the CUDA kernels are not built for the simulator (make gpusim, which needs nvcc)"
+    if importlib.util.find_spec("triton") is None:
+        reasons["triton"] = "the package triton is missing"
     return reasons
 
 

@@ -4,8 +4,8 @@
 consecutive inputs. A thread decodes what it holds: nothing here moves data between threads, so the compiler may load
 the codes in the layout in which a matrix instruction wants the weights.
 
-A number becomes a float without a conversion, which would run at a quarter of the rate: placed at bit 15 of the word
-0x43800000, the code c is the float 256 + c.
+A number becomes a float without a conversion, which would run at a quarter of the rate: placed at bit 16 of the word
+0x43000000, the code c is the float 128 + c.
 """
 
 import triton
@@ -95,15 +95,20 @@ def uniform_tile(
     SPAN: tl.constexpr,
     INPUTS: tl.constexpr,
 ):
-    """scale * (code - zero) as (256 + code) * scale - (256 + zero) * scale: one operation per weight."""
+    """scale * (code - zero) as (base + code) * scale - (base + zero) * scale: one operation per weight, off by at most
+    2^-15 of the scale.
+    """
     SPANS: tl.constexpr = INPUTS // SPAN
-    placed = placed_codes(codes, rows, first, out_features, in_features, BITS, 15, INPUTS)
-    floats = (placed | 0x43800000).to(tl.float32, bitcast=True)
+    POSITION: tl.constexpr = 15 if BITS == 8 else 16  # of the code: the highest at which no field is shifted out
+    BASE: tl.constexpr = 1 << (23 - POSITION)
+    BASE_WORD: tl.constexpr = 127 + 23 - POSITION << 23
+    placed = placed_codes(codes, rows, first, out_features, in_features, BITS, POSITION, INPUTS)
+    floats = (placed | BASE_WORD).to(tl.float32, bitcast=True)
     scales = group_values(scale, rows, first, out_features, in_features, GROUP, SPAN, SPANS)
     if zero is not None:
-        offsets = 256 + group_values(zero, rows, first, out_features, in_features, GROUP, SPAN, SPANS)
+        offsets = BASE + group_values(zero, rows, first, out_features, in_features, GROUP, SPAN, SPANS)
     else:
-        offsets = tl.full(scales.shape, 256 + (1 << BITS - 1), tl.float32)
+        offsets = tl.full(scales.shape, BASE + (1 << BITS - 1), tl.float32)
     spans = tl.reshape(floats, [rows.shape[0], SPANS, SPAN])
     return tl.reshape(spans * scales[:, :, None] - (offsets * scales)[:, :, None], [rows.shape[0], INPUTS])
 

@@ -49,10 +49,19 @@ def target_of(device: torch.device) -> Target:
 @functools.cache
 def _target_of(device: torch.device) -> Target:
     with on_device(device):
+        target = triton.runtime.driver.active.get_current_target()
+    return Target(f"{target.backend}:{target.arch}", _properties(device)["multiprocessor_count"])
+
+
+def _properties(device: torch.device) -> dict[str, int]:
+    with on_device(device):
         driver = triton.runtime.driver.active
-        target = driver.get_current_target()
-        properties = driver.utils.get_device_properties(driver.get_current_device())
-    return Target(f"{target.backend}:{target.arch}", properties["multiprocessor_count"])
+        return driver.utils.get_device_properties(driver.get_current_device())
+
+
+def shared_memory_bytes(device: torch.device) -> int:
+    """What one program may have on the device."""
+    return _properties(device)["max_shared_mem"]
 
 
 def on_device(device: torch.device) -> AbstractContextManager[Any]:

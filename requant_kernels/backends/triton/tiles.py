@@ -3,7 +3,7 @@
 `tiles.json` is shipped. A file of the same form that REQUANT_TRITON_TILES names goes before it; `tune.py` writes such
 files. The first entry that exists serves, from the special to the general:
 
-    {architecture: {"uniform-4": {"16": {"rows": 64, ...}}, "any": {...}}, "any": {"any": {...}}}
+    {architecture: {"uniform-4": {"16": {"rows": 64, ...}}, "uniform": {...}, "any": {...}}, "any": {...}}
      cuda:80         format-bits    tokens, at most
 """
 
@@ -76,7 +76,7 @@ def _tile_for(path: str | None, architecture: str, kernel: Kernel) -> Tile:
         table.get(place, {}).get(name, {}).get(str(kernel.tokens))
         for table in tables
         for place in (architecture, ANY)
-        for name in (kernel.name, ANY)
+        for name in (kernel.name, kernel.format, ANY)
     )
     return Tile(**next(entry for entry in found if entry is not None))
 
