@@ -12,6 +12,7 @@ Warp::Warp(Block& block, unsigned index, LaneMask threads, const Kernel& kernel)
       kernel_(kernel),
       program_(kernel.instructions.data()),
       registers_(kernel.register_file_bytes),
+      threads_(threads),
       live_(threads),
       active_(threads) {
   std::memcpy(registers_.data(), kernel.constants.data(), kernel.constants.size());
@@ -73,7 +74,7 @@ void Warp::execute_collective(const Instruction& instruction, LaneMask lanes, Ta
       if (set & ~members) {
         throw Violation{first_lane(set & ~members), "a thread that its member mask does not name executes this"};
       }
-      members &= live_;
+      members &= threads_;
     }
     rest &= ~set;
     if (members & ~set) {

@@ -97,6 +97,7 @@ class Warp {
   std::vector<std::byte> registers_;
   WarpState state_ = WarpState::kReady;
   uint64_t executed_ = 0;
+  const LaneMask threads_;  // lanes that exist
   LaneMask live_;
 
   // The group of lowest pc runs, so that lanes that have gone different ways meet again where the ways do.
