@@ -13,21 +13,20 @@ from types import ModuleType
 
 import pytest
 import torch
-import trellis_cases
 from cases import DTYPES, FORMATS, GROUP_SIZES, SPARSE, Case, make_dense, make_sparse
 from pairwise import covering_array
 from torch import nn
+from triton_cases import KINDS, weight_of
 from triton_guard import guarded
 
 from requant_kernels import DenseSparseLinear, dispatch, use_backend
 from requant_kernels.backends.triton import BACKEND
 from requant_kernels.formats import UniformWeight
-from requant_kernels.operands import WeightOperands
 
 pytestmark = pytest.mark.triton
 
 FACTORS = {
-    "kind": [*FORMATS, *(("trellis", *kind) for kind in trellis_cases.KINDS)],
+    "kind": KINDS,
     "dtype": DTYPES,
     "tokens": (1, 7, 16, 17, 33),
     "shape": ((1, 32), (15, 63), (16, 64), (17, 100), (72, 319), (40, 576), (33, 1270)),
@@ -47,18 +46,6 @@ def launch(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     module = importlib.import_module("requant_kernels.backends.triton.launch")
     with guarded():
         yield module
-
-
-def weight_of(pick: random.Random, case: dict) -> tuple[WeightOperands, torch.Tensor]:
-    """(operands, W in float64)"""
-    format, *kind = case["kind"]
-    sparse = make_sparse(pick, case["sparse"], *case["shape"])
-    if format == "trellis":
-        dense = trellis_cases.random_weight(*kind, *case["shape"])
-        entries = 0 if sparse is None else sparse.to_dense().double()
-        return trellis_cases.operands(dense, sparse), dense.dequantize().double() + entries
-    whole = Case(make_dense(pick, format, *kind, *case["shape"], group_size=case["group_size"]), sparse)
-    return whole.operands(), whole.reference
 
 
 @pytest.mark.parametrize("case", covering_array(FACTORS), ids=lambda case: "-".join(map(str, case.values())))

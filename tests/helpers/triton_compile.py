@@ -37,9 +37,8 @@ KINDS = (
 """format-bits-code"""
 
 GROUP_SIZE = 128
-_ARGUMENTS = (
-    "x rotated codes scale zero table sparse_index bias y tokens slices out_features in_features dense_out dense_in".split()
-)
+_POINTERS_FIRST = ("x", "rotated", "codes", "scale", "zero", "table", "sparse_index", "bias", "y")
+_ARGUMENTS = (*_POINTERS_FIRST, "tokens", "slices", "out_features", "in_features", "dense_out", "dense_in")
 _POINTERS = {"codes": "i32", "sparse_index": "i32", "scale": "bf16", "zero": "bf16"}
 _NOT_SPECIALISED = ("tokens", "slices")
 
@@ -134,20 +133,20 @@ def innermost_loops(code: str) -> list[Loop]:
                 spans.append((labels[target[1]], len(instructions)))
             instructions.append(found[1])
     inner = [(a, b) for a, b in spans if not any((c, d) != (a, b) and a <= c and d <= b for c, d in spans)]
-    return [
-        Loop(b - a + 1, sum("MMA" in name for name in instructions[a : b + 1])) for a, b in sorted(inner)
-    ]
+    return [Loop(b - a + 1, sum("MMA" in name for name in instructions[a : b + 1])) for a, b in sorted(inner)]
 
 
 def figures(case: Mapping[str, Any]) -> dict[str, Any]:
-    """What the compiled kernel takes; instructions per weight (of a thread, in the loop over the inputs) from cubins."""
+    """What the compiled kernel takes; of cubins also a thread's instructions per weight in the loop over the inputs."""
     from requant_kernels.backends.triton.tiles import Kernel, tile_for
 
     compiled = compile_case(case)
     shared = {"shared_bytes": compiled.metadata.shared}
     if case["target"].startswith("hip"):
         assembly = compiled.asm["amdgcn"]
-        counts = {name: int(re.search(rf"\.{name}:\s+(\d+)", assembly)[1]) for name in ("vgpr_count", "vgpr_spill_count")}
+        counts = {
+            name: int(re.search(rf"\.{name}:\s+(\d+)", assembly)[1]) for name in ("vgpr_count", "vgpr_spill_count")
+        }
         return {"registers": counts["vgpr_count"], "spills": counts["vgpr_spill_count"], **shared}
     found = cuda_figures(compiled.asm["cubin"])
     format, bits, *_ = case["kind"].split("-")
