@@ -70,7 +70,7 @@ CPU_PHASES = ((1, "decode"), (24, "batch"), (None, "prefill"))
 CUDA_PHASES = ((64, "fused"), (None, "prefill"))
 # triton: weights are decoded in registers as long as that is expected to cost less than decoding them all into memory
 # for torch's matrix product. Products of format trellis's rotated inputs need the range of fp32, which that has not.
-TRITON_PHASES = ((16, "decode"), (128, "prefill"), (None, "matmul"))
+TRITON_PHASES = ((16, "decode"), (64, "prefill"), (None, "matmul"))
 # (backend, format) -> phases
 ROUTES: Mapping[tuple[str, str], Phases] = {
     ("cpu", "uniform"): CPU_PHASES,

@@ -1,6 +1,9 @@
 """Compiles the linear kernel for GPUs that need not be there, and reads what it takes from the machine code.
 
 Run as a program, outside of the interpreter, it reads cases as JSON from its input and writes a list of their figures.
+With a file as its argument it writes all figures there: the budget that tests compare with.
+
+    TRITON_INTERPRET=0 PYTHONPATH=tests/helpers python tests/helpers/triton_compile.py tests/backends/triton_budget.json
 """
 
 from __future__ import annotations
@@ -15,6 +18,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pairwise import covering_array
+
+from requant_kernels.backends.triton.tiles import TOKEN_BUCKETS, Kernel, tile_for
 
 CUDA = ("cuda:80", "cuda:86", "cuda:89", "cuda:90", "cuda:100", "cuda:120")
 HIP = ("hip:gfx942", "hip:gfx1100")
@@ -36,6 +43,27 @@ KINDS = (
 )
 """format-bits-code"""
 
+FACTORS = {
+    "target": CUDA + HIP,
+    "kind": KINDS,
+    "dtype": ("fp16", "bf16"),
+    "tokens": TOKEN_BUCKETS,
+    "sparse": (True, False),
+    "whole": (True, False),
+}
+
+
+def all_cases() -> list[dict[str, Any]]:
+    """Cases in which any two values of FACTORS meet; the products of format trellis are never whole."""
+    return [case | {"whole": case["whole"] and "trellis" not in case["kind"]} for case in covering_array(FACTORS)]
+
+
+def name_of(case: Mapping[str, Any]) -> str:
+    """`cuda:80 uniform-4 fp16 16 sparse whole`"""
+    flags = [flag for flag in ("sparse", "whole") if case[flag]]
+    return " ".join(map(str, (case["target"], case["kind"], case["dtype"], case["tokens"], *flags)))
+
+
 GROUP_SIZE = 128
 _POINTERS_FIRST = ("x", "rotated", "codes", "scale", "zero", "table", "sparse_index", "bias", "y")
 _ARGUMENTS = (*_POINTERS_FIRST, "tokens", "slices", "out_features", "in_features", "dense_out", "dense_in")
@@ -52,7 +80,6 @@ def compile_case(case: Mapping[str, Any]) -> Any:
     from triton.compiler import ASTSource
 
     from requant_kernels.backends.triton import kernels
-    from requant_kernels.backends.triton.tiles import Kernel, tile_for
 
     format, bits, *code = case["kind"].split("-")
     tile = tile_for(case["target"], Kernel(format, int(bits), case["tokens"]))
@@ -138,8 +165,6 @@ def innermost_loops(code: str) -> list[Loop]:
 
 def figures(case: Mapping[str, Any]) -> dict[str, Any]:
     """What the compiled kernel takes; of cubins also a thread's instructions per weight in the loop over the inputs."""
-    from requant_kernels.backends.triton.tiles import Kernel, tile_for
-
     compiled = compile_case(case)
     shared = {"shared_bytes": compiled.metadata.shared}
     if case["target"].startswith("hip"):
@@ -173,5 +198,17 @@ def run_cases(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return json.loads(finished.stdout)
 
 
+def write_budget(file: Path) -> None:
+    """Measures all cases."""
+    import triton
+
+    cases = {name_of(case): figures(case) for case in all_cases()}
+    lines = ",\n".join(f"    {json.dumps(name)}: {json.dumps(found)}" for name, found in sorted(cases.items()))
+    file.write_text(f'{{\n  "triton": "{triton.__version__}",\n  "cases": {{\n{lines}\n  }}\n}}\n', encoding="utf-8")
+
+
 if __name__ == "__main__":
-    json.dump([figures(case) for case in json.load(sys.stdin)], sys.stdout)
+    if sys.argv[1:]:
+        write_budget(Path(sys.argv[1]))
+    else:
+        json.dump([figures(case) for case in json.load(sys.stdin)], sys.stdout)

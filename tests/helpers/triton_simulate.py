@@ -9,7 +9,6 @@ Run as a program, outside of the interpreter, it reads cases as JSON from its in
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
@@ -18,33 +17,16 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
+import simulated_gpu
 import torch
 
-BUILD = Path(__file__).resolve().parents[2] / "build" / "gpusim"
 OUTPUTS = ("y", "w")
 """Arguments that a kernel writes."""
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-def is_built() -> bool:
-    """Whether the simulator has been built."""
-    return any(BUILD.glob("_gpusim.*.so"))
-
-
-def load_simulator() -> ModuleType:
-    """The module _gpusim."""
-    (file,) = BUILD.glob("_gpusim.*.so")
-    spec = importlib.util.spec_from_file_location("_gpusim", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class SimulatedDriver:
@@ -53,7 +35,6 @@ class SimulatedDriver:
     def __init__(self, multiprocessors: int) -> None:
         from triton.backends.compiler import GPUTarget
 
-        self._gpusim = load_simulator()
         self._target = GPUTarget("cuda", 80, 32)
         properties = {"max_shared_mem": 166_912, "multiprocessor_count": multiprocessors}
         self.utils = SimpleNamespace(
@@ -81,9 +62,9 @@ class SimulatedDriver:
         def launch(x: int, y: int, z: int, _stream: int, function: tuple[str, str], *rest: Any) -> None:
             arguments = dict(zip(source.fn.arg_names, rest[4:], strict=True))
             name, ptx = function
-            simulator = self._gpusim.Simulator()
+            simulator = simulated_gpu.extension().Simulator()
             simulator.load(ptx)
-            access = self._gpusim.Access
+            access = simulated_gpu.extension().Access
             for argument, value in arguments.items():
                 if isinstance(value, torch.Tensor):
                     kind = access.UNINITIALISED if argument in OUTPUTS else access.READ_ONLY
@@ -119,8 +100,10 @@ def install(multiprocessors: int) -> SimulatedDriver:
 
 
 def run_case(case: Mapping[str, Any], driver: SimulatedDriver) -> dict[str, Any]:
-    """A case has kind, dtype, tokens, shape, group_size, sparse, bias and seed. What comes back: the error of the
-    product, ||y - reference|| / (||x|| ||W||), the largest over tokens, and instructions and 32-byte sectors.
+    """A case has phase ("linear" or "dequantize"), kind, dtype, tokens, shape, group_size, sparse, bias and seed.
+
+    Returns the error of the product, ||y - reference|| / (||x|| ||W||), the largest over tokens, and the kernels that
+    were launched.
     """
     from triton_cases import weight_of
 
@@ -132,13 +115,15 @@ def run_case(case: Mapping[str, Any], driver: SimulatedDriver) -> dict[str, Any]
     x = torch.randn(case["tokens"], weight.in_features).to(dtype)
     bias = torch.randn(weight.out_features).to(dtype) if case["bias"] else None
     driver.launches.clear()
-    y = launch.linear(x, weight, bias, "16bit") if case["phase"] == "linear" else None
-    reference = x.double() @ w.T + (0 if bias is None else bias.double())
-    if y is None:
-        y = x.double() @ launch.dequantize(weight, dtype).double().T + (0 if bias is None else bias.double())
+    offset = 0 if bias is None else bias.double()
+    if case["phase"] == "linear":
+        y = launch.linear(x, weight, bias, "16bit").double()
+    else:
+        y = x.double() @ launch.dequantize(weight, dtype).double().T + offset
+    reference = x.double() @ w.T + offset
     size = x.double().norm(dim=1) * w.norm() + (0 if bias is None else bias.double().norm())
     return {
-        "error": float(((y.double() - reference).norm(dim=1) / size).max()),
+        "error": float(((y - reference).norm(dim=1) / size).max()),
         "launches": [report.kernel for report in driver.launches],
     }
 
@@ -160,6 +145,7 @@ def run_cases(cases: Sequence[Mapping[str, Any]], multiprocessors: int) -> list[
 
 
 def main() -> None:
+    """Reads cases, writes results."""
     driver = install(int(sys.argv[1]))
     json.dump([run_case(case, driver) for case in json.load(sys.stdin)], sys.stdout)
 
