@@ -25,12 +25,9 @@ void launch_linear(const Plan& plan, const LinearParameters& parameters, void* s
   }
 }
 
-// The launchers of one number of bits.
-template <template <int, class> class Weights, int kBits>
-Launch find_launch(Dtype dtype) {
-  if (dtype == Dtype::kFloat16) return launch_linear<Weights<kBits, __half>>;
-  if (dtype == Dtype::kBFloat16) return launch_linear<Weights<kBits, __nv_bfloat16>>;
-  return nullptr;
+// Whether all of Groups::kSpans holds.
+inline bool has_scales_by_spans(const Weight& weight) {
+  return (weight.group_size < 0 || weight.group_size % kSpanInputs == 0) && weight.scale_dtype != Dtype::kFloat32;
 }
 
 }  // namespace requant::cuda

@@ -2,6 +2,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "common/tile16.h"
 #include "cuda/launch.h"
 #include "cuda/parameters.cuh"
 #include "cuda/sparse.cuh"
@@ -22,7 +23,11 @@ __global__ void add_splits_kernel(const float* partials, int splits, int64_t tok
 
 namespace {
 
-constexpr int64_t kBlockWords[] = {0, 0, 64, 96, 128, 0, 0, 0, 256};  // by bits; a block is 128 * bits bytes
+// input / 16 * multiplier / 2^32 = input / group_size, rounded down, as long as the product of both is below 2^36.
+uint32_t group_multiplier(int64_t group_size) {
+  const int64_t units = group_size / 32;
+  return static_cast<uint32_t>(((int64_t{1} << 31) + units - 1) / units);
+}
 
 LinearParameters make_parameters(const LinearArguments& arguments, const Plan& plan) {
   const Weight& weight = arguments.weight;
@@ -30,11 +35,11 @@ LinearParameters make_parameters(const LinearArguments& arguments, const Plan& p
   p.weight = weight;
   p.tiles = static_cast<int>((weight.out_features + 15) / 16);
   p.blocks = static_cast<int>((weight.in_features + 63) / 64);
-  p.tile_words = static_cast<int>(p.blocks * kBlockWords[weight.bits]);
+  p.tile_bytes = p.blocks * 16 * kBlockInputs * weight.bits / 8;
   const bool one_group = weight.group_size < 0;
-  p.inputs_per_group = static_cast<int>(one_group ? p.blocks * 64 : weight.group_size);
+  p.group_multiplier = group_multiplier(one_group ? int64_t{p.blocks} * kBlockInputs : weight.group_size);
   p.groups = one_group ? 1 : static_cast<int>((weight.in_features + weight.group_size - 1) / weight.group_size);
-  p.narrow_groups = !one_group && weight.group_size % kSpanInputs != 0;
+  p.scale_bytes_log2 = weight.scale_dtype == Dtype::kFloat32 ? 2 : 1;
   p.x = arguments.x;
   p.tokens = static_cast<int>(arguments.tokens);
   p.aligned_x = reinterpret_cast<uintptr_t>(arguments.x) % 16 == 0 && weight.in_features % 8 == 0;
@@ -44,9 +49,6 @@ LinearParameters make_parameters(const LinearArguments& arguments, const Plan& p
   p.partials = static_cast<float*>(arguments.workspace);
   p.split_inputs = plan.split_inputs;
   p.chunk_inputs = plan.chunk_inputs;
-  for (int spans = plan.chunk_inputs / kSpanInputs * plan.token_tiles / kWarps; spans > 1; spans /= 2) {
-    ++p.spans_per_chunk_log2;
-  }
   const int64_t tile_tokens = arguments.tokens < 8 * plan.token_tiles ? arguments.tokens : 8 * plan.token_tiles;
   while (1 << p.token_slots_log2 < tile_tokens) ++p.token_slots_log2;
   p.slices = static_cast<int>((weight.in_features + kSliceInputs - 1) / kSliceInputs);
@@ -63,9 +65,9 @@ void check_launch(const char* what) {
 Launch find_launch(const Weight& weight, Dtype dtype) {
   switch (weight.format) {
     case Format::kUniform:
-      return find_uniform_launch(weight.bits, dtype);
+      return find_uniform_launch(weight, dtype);
     case Format::kLut:
-      return find_lut_launch(weight.bits, dtype);
+      return find_lut_launch(weight, dtype);
     default:
       return nullptr;
   }

@@ -1,6 +1,7 @@
 // What one launch of the linear kernel is given, beside the tile shape that is compiled in.
 #pragma once
 
+#include "common/tile16.h"
 #include "cuda/arguments.h"
 
 namespace requant::cuda {
@@ -9,28 +10,31 @@ namespace requant::cuda {
 constexpr int kSpanInputs = 128;
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
-constexpr int kTokensPerTile = 8;  // columns of one mma
+constexpr int kCtasPerMultiprocessor = 5;  // that registers must leave room for
+constexpr int kTokensPerTile = 8;          // columns of one mma
+constexpr int kRingSpans = 4;              // of codes in shared memory, for every warp
+constexpr int kRowPadding = 8;  // inputs by which rows of x in shared memory are longer: eight lie in different banks
+constexpr int kSumsRowLength = 20;  // of sums of 16 rows at the end: the lanes of a fragment write to different banks
 
 struct LinearParameters {
   Weight weight;
-  int tiles;            // of 16 rows
-  int blocks;           // of 64 inputs, in one tile
-  int tile_words;       // 32-bit words of codes in one tile
-  int groups;           // in one row
-  int inputs_per_group;  // of a row with one group: all of its inputs
-  bool narrow_groups;   // groups that are no multiple of kSpanInputs
-  const void* x;        // [tokens, in_features], 16-bit
+  int tiles;                  // of 16 rows
+  int blocks;                 // of 64 inputs, in one tile
+  int tile_bytes;             // of codes in one tile
+  int groups;                 // in one row
+  uint32_t group_multiplier;  // input / 16 times this, divided by 2^32, is the number of the group
+  int scale_bytes_log2;
+  const void* x;  // [tokens, in_features], 16-bit
   int tokens;
   bool aligned_x;  // every row of x starts at a multiple of 16 bytes
   const void* bias;
   Dtype bias_dtype;
-  void* y;          // [tokens, out_features]; used if there is one split
-  float* partials;  // [splits, tokens, out_features]; used otherwise
-  int split_inputs;       // inputs of one split
-  int chunk_inputs;       // inputs of x in shared memory at a time: a power of two
-  int spans_per_chunk_log2;  // of one warp
-  int token_slots_log2;   // tokens of a tile, rounded up to a power of two: lanes side by side in the sparse part
-  int slices;             // of the sparse index, in one tile
+  void* y;               // [tokens, out_features]; used if there is one split
+  float* partials;       // [splits, tokens, out_features]; used otherwise
+  int split_inputs;      // inputs of one split
+  int chunk_inputs;      // inputs of x in shared memory at a time: a power of two
+  int token_slots_log2;  // tokens of a tile, rounded up to a power of two: lanes side by side in the sparse part
+  int slices;            // of the sparse index, in one tile
 };
 
 // How a CTA's warps share its rows and inputs, by the number of 8-token tiles that it computes.

@@ -3,22 +3,21 @@
 #include <algorithm>
 #include <iterator>
 
+#include "cuda/parameters.cuh"
+
 namespace requant::cuda {
 namespace {
 
-constexpr int64_t kWarps = 4;
-constexpr int64_t kSpanInputs = 128;
 constexpr int64_t kSplitGranularity = kWarps * kSpanInputs;
 
 // CTAs that one multiprocessor should have to hide the latency of memory behind.
 constexpr int64_t kCtasPerMultiprocessor = 4;
 // Fewer inputs are not worth the partial sums of a split of their own.
 constexpr int64_t kFewestSplitInputs = 1024;
-// Both stages of x: with the sparse sums they leave room for several CTAs, and for every device's default limit.
-constexpr int64_t kInputStageBytes = 18 << 10;
-constexpr int64_t kLargestChunk = 4096;  // inputs that a sparse entry can tell apart
+// Both chunks of x: with the sparse sums they leave room for several CTAs, and for every device's default limit.
+constexpr int64_t kInputBytes = 18 << 10;
+constexpr int64_t kLargestChunk = 2048;  // a sparse entry tells 4096 inputs apart
 constexpr int64_t kSparseSumsBytes = kWarps * 16 * 32 * 4;
-constexpr int64_t kSumsRowBytes = 20 * 4;
 
 // Up to so many tokens, so many 8-token tiles.
 struct TokenTiles {
@@ -50,11 +49,12 @@ Plan make_plan(const Weight& weight, int64_t tokens, const Device& device) {
 
   const auto stage_bytes = [&](int64_t chunk) { return 2 * tile_tokens * (chunk + 8) * 2; };
   int64_t chunk = kSpanInputs * kWarps / plan.token_tiles;
-  while (chunk < split_inputs && chunk < kLargestChunk && stage_bytes(2 * chunk) <= kInputStageBytes) chunk *= 2;
+  while (chunk < split_inputs && chunk < kLargestChunk && stage_bytes(2 * chunk) <= kInputBytes) chunk *= 2;
   plan.chunk_inputs = static_cast<int>(chunk);
   const int64_t sparse_bytes = weight.sparse.offsets == nullptr ? 0 : kSparseSumsBytes;
-  const int64_t sums_bytes = kWarps * 8 * plan.token_tiles * kSumsRowBytes;
-  plan.shared_bytes = static_cast<size_t>(std::max(stage_bytes(chunk) + sparse_bytes, sums_bytes));
+  const int64_t ring_bytes = kWarps * kRingSpans * 16 * kSpanInputs * weight.bits / 8;
+  const int64_t sums_bytes = kWarps * 8 * plan.token_tiles * kSumsRowLength * 4;
+  plan.shared_bytes = static_cast<size_t>(std::max(ring_bytes + stage_bytes(chunk) + sparse_bytes, sums_bytes));
   return plan;
 }
 

@@ -9,12 +9,12 @@
 namespace requant::cuda {
 
 struct Plan {
-  int token_tiles;    // 8-token tiles of one CTA: 1, 2 or 4
-  int token_groups;   // CTAs side by side along the tokens
-  int row_groups;     // along the rows
-  int splits;         // along the inputs
-  int split_inputs;   // of one split
-  int chunk_inputs;   // of x in shared memory at a time
+  int token_tiles;   // 8-token tiles of one CTA: 1, 2 or 4
+  int token_groups;  // CTAs side by side along the tokens
+  int row_groups;    // along the rows
+  int splits;        // along the inputs
+  int split_inputs;  // of one split
+  int chunk_inputs;  // of x in shared memory at a time
   size_t shared_bytes;
 };
 

@@ -42,14 +42,28 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Copies 16 bytes into shared memory, of which the last 16 - bytes are zeros instead of being read. Complete only after
-// `wait_for_copies` and a barrier.
-__device__ __forceinline__ void copy_16_bytes(void* shared, const void* global, int bytes) {
+// A value that stays in a register. ptxas would rather derive some loop invariants anew in every turn; what comes out
+// of a shuffle, be it from the lane itself, it cannot.
+__device__ __forceinline__ int keep(int value) {
+  return __shfl_sync(kAllLanes, value, static_cast<int>(threadIdx.x % kWarpLanes));
+}
+
+template <class Element>
+__device__ __forceinline__ Element* keep(Element* pointer) {
+  const auto address = reinterpret_cast<uint64_t>(pointer);
+  const auto low = static_cast<uint32_t>(keep(static_cast<int>(address)));
+  const auto high = static_cast<uint32_t>(keep(static_cast<int>(address >> 32)));
+  return reinterpret_cast<Element*>(static_cast<uint64_t>(high) << 32 | low);
+}
+
+// Copies `bytes` bytes into shared memory and zeros up to 16; with 0 bytes `global` may point anywhere. Complete only
+// after `wait_for_copies` and a barrier.
+__device__ __forceinline__ void copy_16_bytes(uint32_t shared, const void* global, int bytes) {
 #if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes)
-               : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(bytes) : "memory");
 #else
-  *static_cast<uint4*>(shared) = bytes > 0 ? *static_cast<const uint4*>(global) : uint4{};
+  *static_cast<uint4*>(__cvta_shared_to_generic(shared)) =
+      bytes > 0 ? __ldg(static_cast<const uint4*>(global)) : uint4{};
 #endif
 }
 
@@ -164,9 +178,7 @@ struct Numbers<__nv_bfloat16> {
   }
 
  private:
-  __device__ static __nv_bfloat162 bfloat162_of(uint32_t raw) {
-    return *reinterpret_cast<const __nv_bfloat162*>(&raw);
-  }
+  __device__ static __nv_bfloat162 bfloat162_of(uint32_t raw) { return *reinterpret_cast<const __nv_bfloat162*>(&raw); }
   __device__ static uint32_t bits(__nv_bfloat162 pair) { return *reinterpret_cast<const uint32_t*>(&pair); }
 };
 

@@ -7,15 +7,13 @@
 
 namespace requant::cuda {
 
-// Sums of one warp in shared memory: [tokens][16 rows], padded so that the lanes of a fragment lie in different banks.
-constexpr int kSumsRowLength = 20;
-
 __device__ __forceinline__ void store_number(void* numbers, Dtype dtype, int64_t index, float value) {
   static_cast<uint16_t*>(numbers)[index] = narrow(value, dtype);
 }
 
 // Adds the sums of the warps that share a row, in order, and writes rows of y, or of this split's partial sums.
-// value(token_tile, element) is the calling lane's fragment.
+// value(token_tile, element) is the calling lane's
+// fragment; the sums of one warp stand as [tokens][16 rows], padded.
 template <class Weights, int kTokenTiles, class Value>
 __device__ __forceinline__ void write_sums(const LinearParameters& p, float* shared, float* sparse_sums, Value value) {
   using Shape = CtaShape<kTokenTiles>;

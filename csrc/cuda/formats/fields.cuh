@@ -1,15 +1,15 @@
-// Codes of `tile16` in registers, and how fields of their bits become pairs of 16-bit numbers.
+// Which codes of `tile16` a lane takes, and how fields of their bits become pairs of 16-bit numbers.
 //
 // A lane of mma.m16n8k16 holds rows g and g + 8 of operand A (g = lane / 4) and, of every 16 inputs, those numbered
 // 2 t, 2 t + 1, 2 t + 8, 2 t + 9 (t = lane % 4). That is dword t of a unit: in its two halves stand inputs 2 t and
-// 2 t + 1 of every 8-input step. So lane (g, t) loads dword t of row g, eight rows of 16 bytes are one request of 128
-// contiguous bytes, and every 16 consecutive inputs are one product, whatever the group size.
+// 2 t + 1 of every 8-input step. So lane (g, t) takes dword t of row g: a warp reads 128 contiguous bytes of
+// shared memory without conflicts, and every 16 consecutive inputs are one product, whatever the group size.
 //
 //   plane of 16 rows     byte 0    4    8    12    16
 //                        row 0 | t=0  t=1  t=2  t=3 |      lanes 0..3
 //                        row 1 | t=0  ...           |      lanes 4..7
 //                        ...
-//                        row 7 |                    |      lanes 28..31     then rows 8..15: the second half
+//                        row 7 |                    |      lanes 28..31     then rows 8..15
 #pragma once
 
 #include "common/tile16.h"
@@ -18,44 +18,28 @@
 
 namespace requant::cuda {
 
-// One lane's codes of a span: rows g (half 0) and g + 8 (half 1).
-template <int kBits>
-struct TileCodes {
-  static constexpr int kFieldBits = Block<kBits>::kFieldBits;
-  static constexpr int kStepsPerWord = 16 / kFieldBits / 2;  // of 16 inputs
-  static constexpr int kWords = kSpanInputs / 16 / kStepsPerWord;
-  static constexpr int kHighWords = kBits == 3 ? kWords : 0;
-  static constexpr int kBlocks = kSpanInputs / kBlockInputs;
-  static constexpr int kWordsPerBlock = kWords / kBlocks;
-  static constexpr int kRegisters = 2 * (kWords + kHighWords);
+// Where the codes of 16-input step kStep of a span stand: two fields, kField and kField + 1, of one dword a row.
+template <int kBits, int kStep>
+struct StepPlace {
+  using Layout = Block<kBits>;
+  static constexpr int kStepsPerUnit = 16 / Layout::kFieldBits / 2;
+  static constexpr int kStepsPerBlock = kBlockInputs / 16;
+  static constexpr int kBlockByte = kStep / kStepsPerBlock * Layout::kBytes;
+  static constexpr int kPlaneByte = kBlockByte + kStep % kStepsPerBlock / kStepsPerUnit * kPlaneBytes;
+  static constexpr int kField = kStep % kStepsPerUnit * 2;
 
-  uint32_t low[2][kWords];
-  uint32_t high[2][kBits == 3 ? kWords : 1];  // 3 bits: 16 bits of the second plane each
-
-  // Loads the span's blocks first_block and first_block + 1; those from `blocks` on count as zeros.
-  __device__ void load(const uint32_t* tile_codes, int first_block, int blocks, int lane) {
-#pragma unroll
-    for (int block = 0; block < kBlocks; ++block) {
-      const uint32_t* codes = tile_codes + (first_block + block) * (Block<kBits>::kBytes / 4);
-      const bool present = first_block + block < blocks;
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-#pragma unroll
-        for (int word = 0; word < kWordsPerBlock; ++word) {
-          low[half][block * kWordsPerBlock + word] =
-              present ? load_once(codes + word * (kPlaneBytes / 4) + half * kWarpLanes + lane) : 0;
-        }
-        if constexpr (kBits == 3) {
-          const uint16_t* bits = reinterpret_cast<const uint16_t*>(codes + kPlaneBytes / 4);
-          high[half][block] = present ? load_once(bits + half * kWarpLanes + lane) : 0;
-        }
-      }
-    }
+  // Dword t of row g (half 0) or g + 8 (half 1). `codes` is the span, from the lane's first dword on.
+  __device__ __forceinline__ static uint32_t word(const uint8_t* codes, int half) {
+    return *reinterpret_cast<const uint32_t*>(codes + kPlaneByte + half * kPlaneBytes / 2);
+  }
+  // 3 bits: bytes 2 t and 2 t + 1 of that row's high bits, half as far on as its dword.
+  __device__ __forceinline__ static uint32_t high_bits(const uint8_t* codes, int half, int lane) {
+    return *reinterpret_cast<const uint16_t*>(codes + kBlockByte + kPlaneBytes + half * kPlaneBytes / 4 - 2 * lane);
   }
 };
 
-// Field kPosition of both halves of `word`, less kOffset, as two numbers. Fields stay where they stand in the mantissa, as
-// far as it reaches, and a multiply-add takes their position and the magic number off, exactly.
+// Field kPosition of both halves of `word`, less kOffset, as two numbers. Fields stay where they stand in the mantissa,
+// as far as it reaches, and a multiply-add takes their position and the magic number off, exactly.
 template <class Number, int kFieldBits, int kPosition, int kOffset>
 __device__ __forceinline__ uint32_t field_pair(uint32_t word) {
   using Type = Numbers<Number>;
@@ -69,17 +53,19 @@ __device__ __forceinline__ uint32_t field_pair(uint32_t word) {
   return kFieldShift == 0 ? Type::add(magic, kConstants) : Type::multiply_add(magic, kFactors, kConstants);
 }
 
-// A 3-bit code less 4: a 2-bit field of `low`, and bit kPosition of the two bytes in `high` for the value of 4.
-template <class Number, int kPosition>
-__device__ __forceinline__ uint32_t three_bit_pair(uint32_t low, uint32_t high) {
-  using Type = Numbers<Number>;
-  constexpr int kBit = kPosition % 4 + 2;  // where it is put in the mantissa: every constant is exact
-  constexpr float kFactor = 4.0f / (1 << kBit);
-  constexpr uint32_t kFactors = constant_pair<Number>(kFactor);
-  const uint32_t spread = select_bytes(high, 0, 0x4140);  // byte 0 -> low half, byte 1 -> high half
-  const uint32_t magic = and_or(kPosition < 4 ? spread << 2 : spread >> 2, twice(1u << kBit), Type::kMagic);
-  const uint32_t rest = field_pair<Number, 2, kPosition, 4 + static_cast<int>(Type::kMagicValue * kFactor)>(low);
-  return Type::multiply_add(magic, kFactors, rest);
+// The 3-bit codes of a dword and of the 16 bits that belong to it, every other one, in nibbles: those in even fields,
+// or those in odd ones. Nibble i of a half is field 2 i (+ 1).
+template <bool kOdd>
+__device__ __forceinline__ uint32_t three_bit_nibbles(uint32_t low, uint32_t spread) {
+  return kOdd ? and_or(spread << 1, 0x44444444, low >> 2 & 0x33333333)
+              : and_or(spread << 2, 0x44444444, low & 0x33333333);
+}
+
+// Bits 2 i and 2 i + 1 of both bytes, as bits 4 i and 4 i + 1 of both halves.
+__device__ __forceinline__ uint32_t spread_high_bits(uint32_t high) {
+  const uint32_t halves = select_bytes(high, 0, 0x4140);  // 0 0 b1 b0 -> 0 b1 0 b0
+  const uint32_t nibbles = halves * 0x11 & 0x0f0f0f0f;    // four bits to a byte
+  return nibbles * 5 & 0x33333333;                        // two bits to a nibble
 }
 
 // An 8-bit code less 128 in a type whose mantissa is shorter: 16 times its upper half, and its lower half.

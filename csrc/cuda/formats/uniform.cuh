@@ -2,52 +2,48 @@
 // are applied to fp32 sums, once per group (linear.cuh).
 #pragma once
 
-#include "common/tile16.h"
+#include "cuda/accumulators.cuh"
 #include "cuda/formats/fields.cuh"
-#include "cuda/parameters.cuh"
 
 namespace requant::cuda {
 
-template <int kCodeBits, class NumberType>
+template <int kCodeBits, class NumberType, bool kZero, Groups kGroupKind>
 struct UniformWeights {
   using Number = NumberType;
   static constexpr int kBits = kCodeBits;
-  static constexpr int kFieldBits = Block<kBits>::kFieldBits;
-  static constexpr bool kHasHighBits = kBits == 3;
-  static constexpr bool kCanHaveZero = true;
-  using Codes = TileCodes<kBits>;
-
-  __device__ UniformWeights(const LinearParameters&, int64_t /*tile*/, int /*lane*/) {}
-
-  // The middle code stands for zero: it is taken off here, exactly, and `zero` is counted from it.
+  static constexpr int kLaneBytes = 4;  // from one lane's first dword of a span to the next lane's
+  static constexpr bool kHasZero = kZero;
+  static constexpr Groups kGroups = kGroupKind;
+  // The middle code stands for zero: it is taken off codes here, exactly, and `zero` is counted from it.
   static constexpr int kMiddle = 1 << (kBits - 1);
 
-  __device__ static bool scaled_by_group(const LinearParameters&) { return true; }
+  __device__ UniformWeights(const LinearParameters&, int64_t /*tile*/, int lane) : lane_(lane) {}
+
   __device__ float row_scale(int /*half*/) const { return 1; }
 
-  // Operand A of step kStep: inputs 16 kStep .. 16 kStep + 15 of the span.
+  // Operand A of inputs 16 kStep .. 16 kStep + 15 of a span; `codes` is the span from the lane's first dword on.
   template <int kStep>
-  __device__ void fragment(const Codes& codes, uint32_t (&a)[4]) const {
+  __device__ __forceinline__ void fragment(const uint8_t* codes, uint32_t (&a)[4]) const {
+    using Place = StepPlace<kBits, kStep>;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      a[half] = pair<kStep, 0>(codes, half);
-      a[half + 2] = pair<kStep, 1>(codes, half);
+      const uint32_t word = Place::word(codes, half);
+      if constexpr (kBits == 3) {
+        const uint32_t spread = spread_high_bits(Place::high_bits(codes, half, lane_));
+        a[half] = field_pair<Number, 4, Place::kField / 2, kMiddle>(three_bit_nibbles<false>(word, spread));
+        a[half + 2] = field_pair<Number, 4, Place::kField / 2, kMiddle>(three_bit_nibbles<true>(word, spread));
+      } else if constexpr (kBits > Numbers<Number>::kMantissaBits) {
+        a[half] = eight_bit_pair<Number, Place::kField>(word);
+        a[half + 2] = eight_bit_pair<Number, Place::kField + 1>(word);
+      } else {
+        a[half] = field_pair<Number, kBits, Place::kField, kMiddle>(word);
+        a[half + 2] = field_pair<Number, kBits, Place::kField + 1, kMiddle>(word);
+      }
     }
   }
 
  private:
-  template <int kStep, int kHalfStep>
-  __device__ static uint32_t pair(const Codes& codes, int half) {
-    constexpr int kWord = kStep / Codes::kStepsPerWord;
-    constexpr int kPosition = kStep % Codes::kStepsPerWord * 2 + kHalfStep;
-    if constexpr (kHasHighBits) {
-      return three_bit_pair<Number, kPosition>(codes.low[half][kWord], codes.high[half][kWord]);
-    } else if constexpr (kFieldBits > Numbers<Number>::kMantissaBits) {
-      return eight_bit_pair<Number, kPosition>(codes.low[half][kWord]);
-    } else {
-      return field_pair<Number, kFieldBits, kPosition, kMiddle>(codes.low[half][kWord]);
-    }
-  }
+  int lane_;
 };
 
 }  // namespace requant::cuda
