@@ -13,6 +13,8 @@ namespace {
 
 constexpr int kRowsThreads = 128;
 constexpr int kPairsPerTile = kTrellisTile / 2;
+template <int kBits>
+constexpr int kTileBytes = trellis_tile_bytes(kBits);
 
 template <int kFirst, int kEnd, class Function>
 __device__ __forceinline__ void for_each_pair(const Function& function) {
@@ -44,7 +46,7 @@ __global__ void __launch_bounds__(kRowsThreads) trellis_rows_kernel(DequantizeAr
   const int64_t tile = (arguments.row_begin / kTrellisTile + row_tile) * tiles + column_tile;
   const int g = static_cast<int>(pair % kPairsPerTile);
   TrellisRowPair<kBits> codes;
-  codes.load(weight.codes + tile * TrellisRowPair<kBits>::kTileWords, g);
+  codes.load(reinterpret_cast<const uint8_t*>(weight.codes) + tile * kTileBytes<kBits>, codes.places(g));
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int64_t row = row_tile * kTrellisTile + 2 * g + i;

@@ -8,6 +8,7 @@
 //                      g = 0           g = 1
 #pragma once
 
+#include "cuda/accumulators.cuh"
 #include "cuda/parameters.cuh"
 #include "cuda/primitives.cuh"
 #include "cuda/trellis.h"
@@ -52,23 +53,35 @@ class TrellisRow {
 // Rows 2 g and 2 g + 1 of a packed tile.
 template <int kBits>
 struct TrellisRowPair {
-  static constexpr int kTileWords = trellis_tile_bytes(kBits) / 4;
+  // Where they stand in a tile, in bytes: their words of plane 0, those of plane 1, and the last word before them.
+  struct Places {
+    int first;
+    int second;
+    int before;
+  };
+  __device__ __forceinline__ static Places places(int g) {
+    constexpr int kPlaneBytes = 4 * kTrellisTile, kLastPlane = kBits == 2 ? 0 : kPlaneBytes;
+    constexpr int kLastPlanePairBytes = kBits == 3 ? 4 : 8;  // with 3 bits a dword for both
+    const int g_before = (g + kTrellisTile / 2 - 1) % (kTrellisTile / 2);
+    return {8 * g, kPlaneBytes + kLastPlanePairBytes * g,
+            kLastPlane + kLastPlanePairBytes * (g_before + 1) - 4};
+  }
 
   TrellisRow<kBits> rows[2];
 
-  __device__ __forceinline__ void load(const uint32_t* tile, int g) {
-    const uint2 first = reinterpret_cast<const uint2*>(tile)[g];
-    const int row_before = (2 * g + kTrellisTile - 1) % kTrellisTile;
+  __device__ __forceinline__ void load(const uint8_t* codes, const Places& places) {
+    const uint2 first = *reinterpret_cast<const uint2*>(codes + places.first);
+    const uint32_t before = *reinterpret_cast<const uint32_t*>(codes + places.before);
     if constexpr (kBits == 2) {
-      rows[0] = TrellisRow<kBits>::template of<0>(first.x, 0, tile[row_before]);
+      rows[0] = TrellisRow<kBits>::template of<0>(first.x, 0, before);
       rows[1] = TrellisRow<kBits>::template of<1>(first.y, 0, first.x);
     } else if constexpr (kBits == 3) {
-      const uint32_t* words = tile + kTrellisTile;
-      rows[0] = TrellisRow<kBits>::template of<0>(first.x, words[g], words[row_before / 2]);
-      rows[1] = TrellisRow<kBits>::template of<1>(first.y, words[g], words[g]);
+      const uint32_t second = *reinterpret_cast<const uint32_t*>(codes + places.second);
+      rows[0] = TrellisRow<kBits>::template of<0>(first.x, second, before);
+      rows[1] = TrellisRow<kBits>::template of<1>(first.y, second, second);
     } else {
-      const uint2 second = reinterpret_cast<const uint2*>(tile + kTrellisTile)[g];
-      rows[0] = TrellisRow<kBits>::template of<0>(first.x, second.x, tile[kTrellisTile + row_before]);
+      const uint2 second = *reinterpret_cast<const uint2*>(codes + places.second);
+      rows[0] = TrellisRow<kBits>::template of<0>(first.x, second.x, before);
       rows[1] = TrellisRow<kBits>::template of<1>(first.y, second.y, second.x);
     }
   }
@@ -158,25 +171,38 @@ class Hyb {
 
 template <int kCodeBits, class Code>
 class TrellisWeights {
+  using Pair = TrellisRowPair<kCodeBits>;
+  static constexpr int kTilesAtOnce = 4;
+  static constexpr int kTileBytes = trellis_tile_bytes(kCodeBits);
+
  public:
   using Number = __half;
   static constexpr int kBits = kCodeBits;
+  static constexpr int kLaneBytes = 0;
   static constexpr bool kHasZero = false;
-  static constexpr bool kScaledByGroup = false;
+  static constexpr Groups kGroups = Groups::kNone;
   static constexpr bool kRotated = true;
 
-  __device__ TrellisWeights(const LinearParameters& p, int64_t /*tile*/, int /*lane*/) : code_(p.weight.trellis) {}
+  // Tiles of 64 and of 128 bytes would put the same rows of all tiles into the same banks.
+  __device__ __forceinline__ static int place(int byte) {
+    constexpr int kLines = kTilesAtOnce * kTileBytes / 128;  // lines of 32 banks
+    return kBits == 3 ? byte : byte ^ (byte / 128 % kLines) * 32;
+  }
+
+  __device__ TrellisWeights(const LinearParameters& p, int64_t /*tile*/, int lane)
+      : code_(p.weight.trellis), places_(Pair::places(lane / kTilesAtOnce)) {
+    for (int* byte : {&places_.first, &places_.second, &places_.before}) {
+      *byte = keep(place(lane % kTilesAtOnce * kTileBytes + *byte));
+    }
+  }
 
   __device__ float row_scale(int /*half*/) const { return 1; }  // finish_outputs scales
 
   // Operand A of product kStep of a span of 8 tiles, in order: columns 4 j ..< 4 j + 4 of four tiles, j = kStep % 4.
   template <int kStep>
-  __device__ __forceinline__ void fragment(const uint8_t* span, int lane, uint32_t (&a)[4]) {
+  __device__ __forceinline__ void fragment(const uint8_t* span, uint32_t (&a)[4]) {
     constexpr int kColumn = kStep % kTilesAtOnce * 4;
-    if constexpr (kColumn == 0) {
-      const int tile = kStep / kTilesAtOnce * kTilesAtOnce + lane % kTilesAtOnce;
-      pair_.load(reinterpret_cast<const uint32_t*>(span) + tile * Pair::kTileWords, lane / kTilesAtOnce);
-    }
+    if constexpr (kColumn == 0) pair_.load(span + kStep / kTilesAtOnce * kTilesAtOnce * kTileBytes, places_);
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       a[row] = code_.template pair<kColumn>(pair_.rows[row]);
@@ -185,10 +211,8 @@ class TrellisWeights {
   }
 
  private:
-  using Pair = TrellisRowPair<kBits>;
-  static constexpr int kTilesAtOnce = 4;
-
   Code code_;
+  typename Pair::Places places_;
   Pair pair_;
 };
 
