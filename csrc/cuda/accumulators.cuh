@@ -121,7 +121,7 @@ class Accumulators {
   }
 
   __device__ __forceinline__ float total(int tile, int element, float row_scale) const {
-    return Weights::kGroups != Groups::kNone ? totals_[tile][element] : products_[tile][element] * row_scale;
+    return (Weights::kGroups != Groups::kNone ? totals_ : products_)[tile][element] * row_scale;
   }
 
  private:

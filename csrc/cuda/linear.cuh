@@ -15,14 +15,14 @@
 // instructions they save are those that decoding needs.
 //
 // A warp walks along the *spans* (128 inputs) of one tile of rows, taking turns with the CTA's other warps. The packed
-// bytes of a span are contiguous in every format; copies of the next three are always on their way into the warp's own
+// bytes of a span are contiguous in every format; copies of the next ones are always on their way into the warp's own
 // ring in shared memory, so that warps wait for each other only where x changes: x comes in *chunks*, of which shared
 // memory has two.
 //
 //   inputs   | span | span | span | span | span | ...        a chunk is a power of two of spans for every warp
 //   warp        0      1      2      3      0
 //
-//   shared memory   | rings [warps][4 spans] | x [2 chunks][tokens][inputs + 8] | sparse sums [warps][16][32], if any |
+//   shared memory   | rings [warps][spans] | x [2 chunks][tokens][inputs + 8] | sparse sums [warps][16][32], if any |
 //                   | sums [warps][tokens][20]: over the same place, at the end                                       |
 #pragma once
 
@@ -63,7 +63,8 @@ __device__ __forceinline__ void copy_inputs(const LinearParameters& p, const uin
 }
 
 template <class Weights, int kTokenTiles>
-__global__ void __launch_bounds__(kThreads, kCtasPerMultiprocessor) linear_kernel(const LinearParameters p) {
+__global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMultiprocessor)
+    linear_kernel(const LinearParameters p) {
   using Number = typename Weights::Number;
   using Shape = CtaShape<kTokenTiles>;
   using Ring = SpanRing<Weights::kBits>;
@@ -82,13 +83,13 @@ __global__ void __launch_bounds__(kThreads, kCtasPerMultiprocessor) linear_kerne
   const uint16_t* x = static_cast<const uint16_t*>(p.x) + first_token * p.weight.in_features;
   const int row_length = p.chunk_inputs + kRowPadding;
   const int chunk_length = min(p.tokens, Shape::kTokens) * row_length;
-  uint16_t* const chunks = reinterpret_cast<uint16_t*>(shared + kWarps * kRingSpans * Ring::kSpanBytes);
+  uint16_t* const chunks = reinterpret_cast<uint16_t*>(shared + kWarps * Ring::kSpans * Ring::kSpanBytes);
   float* const sparse_sums = reinterpret_cast<float*>(chunks + 2 * chunk_length) + warp * kSparseSums;
 
   copy_inputs(p, x, chunks, begin, tokens);
   commit_copies();
   constexpr int kBytesPerInput = 2 * Weights::kBits;  // of 16 rows
-  Ring ring(shared + warp * kRingSpans * Ring::kSpanBytes,
+  Ring ring(shared + warp * Ring::kSpans * Ring::kSpanBytes,
             reinterpret_cast<const uint8_t*>(p.weight.codes) + tile * p.tile_bytes,
             (begin + input_warp * kSpanInputs) * kBytesPerInput, kStride * kBytesPerInput,
             min(end * kBytesPerInput, p.tile_bytes), lane, Weights::place(16 * lane));

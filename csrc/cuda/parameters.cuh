@@ -10,11 +10,13 @@ namespace requant::cuda {
 constexpr int kSpanInputs = 128;
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
-constexpr int kCtasPerMultiprocessor = 5;  // that registers must leave room for
-constexpr int kTokensPerTile = 8;          // columns of one mma
-constexpr int kRingSpans = 4;              // of codes in shared memory, for every warp
+constexpr int kTokensPerTile = 8;  // columns of one mma
 constexpr int kRowPadding = 8;  // inputs by which rows of x in shared memory are longer: eight lie in different banks
 constexpr int kSumsRowLength = 20;  // of sums of 16 rows at the end: the lanes of a fragment write to different banks
+
+// Spans of codes in shared memory, for every warp. 8-bit ones are long: with more of them a CTA would need more than
+// the 48 KB that every device grants.
+constexpr int ring_spans(int bits) { return bits == 8 ? 2 : 4; }
 
 struct LinearParameters {
   Weight weight;
@@ -56,6 +58,7 @@ struct CtaShape {
   static constexpr int kRowWarps = kTokenTiles;
   static constexpr int kInputWarps = kWarps / kRowWarps;
   static constexpr int kRows = 16 * kRowWarps;
+  static constexpr int kCtasPerMultiprocessor = kTokenTiles == 4 ? 3 : 5;  // that registers must leave room for
 };
 
 }  // namespace requant::cuda

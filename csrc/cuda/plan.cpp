@@ -53,7 +53,7 @@ Plan make_plan(const Weight& weight, int64_t tokens, const Device& device) {
   while (chunk < split_inputs && chunk < kLargestChunk && stage_bytes(2 * chunk) <= kInputBytes) chunk *= 2;
   plan.chunk_inputs = static_cast<int>(chunk);
   const int64_t sparse_bytes = weight.sparse.offsets == nullptr ? 0 : kSparseSumsBytes;
-  const int64_t ring_bytes = kWarps * kRingSpans * 16 * kSpanInputs * weight.bits / 8;
+  const int64_t ring_bytes = kWarps * ring_spans(weight.bits) * 16 * kSpanInputs * weight.bits / 8;
   const int64_t sums_bytes = kWarps * 8 * plan.token_tiles * kSumsRowLength * 4;
   plan.shared_bytes = static_cast<size_t>(std::max(ring_bytes + stage_bytes(chunk) + sparse_bytes, sums_bytes));
   return plan;

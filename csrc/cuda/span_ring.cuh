@@ -12,7 +12,8 @@ template <int kBits>
 class SpanRing {
  public:
   static constexpr int kSpanBytes = 16 * kSpanInputs * kBits / 8;
-  static constexpr int kAhead = kRingSpans - 1;
+  static constexpr int kSpans = ring_spans(kBits);
+  static constexpr int kAhead = kSpans - 1;
 
   // Starts copying the first spans of a tile whose packed bytes begin at `codes`: from byte `first` on, `stride` bytes
   // apart. Bytes from `end` on become zeros. Every copy of a span is a group of its own. Of every 512 bytes, those from
