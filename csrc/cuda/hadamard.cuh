@@ -66,10 +66,8 @@ __device__ __forceinline__ void transform_columns(float (&values)[kElements], in
 // A Stage says what stands at the two ends of the transform of one vector, number blockIdx.x:
 //
 //   Stage::Vector vector(stage, blockIdx.x)
-//   float4 vector.load(i)           elements i ..< i + 4, i a multiple of 4; together the threads of a CTA load them all
-//   void vector.before_barrier()
-//   void vector.after_barrier()
-//   void vector.store(i, values)
+//   float4 vector.load(i)           elements i ..< i + 4, i a multiple of 4; together the threads of a CTA load them
+//   all void vector.before_barrier() void vector.after_barrier() void vector.store(i, values)
 //
 // Launched with grid [vectors, ceil(outer / rows of a CTA)] and a table of `odd` floats in dynamic shared memory. A CTA
 // makes kRows rows for every one that its threads hold: with more, x is read less often.

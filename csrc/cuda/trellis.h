@@ -55,8 +55,8 @@ struct FinishArguments {
 // in_features padded to 16]; without a scale, of C times trellis_unit. Values of C are those of fp16.
 void trellis_rows(const DequantizeArguments& arguments, const Device& device);
 
-// One launch each. Throw std::runtime_error with CUDA's own words if it fails, std::invalid_argument for sizes whose odd
-// factor exceeds 8191.
+// One launch each. Throw std::runtime_error with CUDA's own words if it fails, std::invalid_argument for sizes whose
+// odd factor exceeds 8191.
 void rotate_inputs(const RotateArguments& arguments, const Device& device);
 void finish_outputs(const FinishArguments& arguments, const Device& device);
 

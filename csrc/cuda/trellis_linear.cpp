@@ -73,8 +73,8 @@ void linear_trellis(const LinearArguments& arguments, const Device& device) {
                 device);
 
   LinearParameters parameters = make_parameters(product, plan);
-  parameters.tile_bytes = static_cast<int>(pad_to_trellis_tile(weight.in_features) / kTrellisTile) *
-                          trellis_tile_bytes(weight.bits);
+  parameters.tile_bytes =
+      static_cast<int>(pad_to_trellis_tile(weight.in_features) / kTrellisTile) * trellis_tile_bytes(weight.bits);
   parameters.partials = products;
   parameters.sparse_x = arguments.x;
   parameters.sparse_in_features = weight.in_features;

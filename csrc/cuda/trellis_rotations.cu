@@ -3,8 +3,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "cuda/hadamard.cuh"
 #include "cuda/check_launch.h"
+#include "cuda/hadamard.cuh"
 #include "cuda/primitives.cuh"
 #include "cuda/trellis.h"
 
@@ -208,8 +208,8 @@ template <int kRows, class Stage>
 void launch_with_rows(const HadamardShape& shape, const Stage& stage, int64_t vectors, const Device& device) {
   const int rows = kRows * kMaxInner / shape.inner;  // of a CTA
   const dim3 grid(static_cast<unsigned>(vectors), static_cast<unsigned>((shape.outer + rows - 1) / rows));
-  hadamard_kernel<kRows><<<grid, kHadamardThreads, shape.odd * sizeof(float),
-                           static_cast<cudaStream_t>(device.stream)>>>(shape, stage);
+  hadamard_kernel<kRows>
+      <<<grid, kHadamardThreads, shape.odd * sizeof(float), static_cast<cudaStream_t>(device.stream)>>>(shape, stage);
 }
 
 // More rows per CTA read x less often, but make fewer CTAs.

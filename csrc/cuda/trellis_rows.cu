@@ -24,9 +24,7 @@ __device__ __forceinline__ void for_each_pair(const Function& function) {
   }
 }
 
-__device__ __forceinline__ void store_pair(float* place, float2 values) {
-  *reinterpret_cast<float2*>(place) = values;
-}
+__device__ __forceinline__ void store_pair(float* place, float2 values) { *reinterpret_cast<float2*>(place) = values; }
 __device__ __forceinline__ void store_pair(__half* place, float2 values) {
   *reinterpret_cast<__half2*>(place) = __float22half2_rn(values);
 }
@@ -35,8 +33,8 @@ __device__ __forceinline__ void store_pair(__nv_bfloat16* place, float2 values) 
 }
 
 template <int kBits, class Code, class Element>
-__global__ void __launch_bounds__(kRowsThreads) trellis_rows_kernel(DequantizeArguments arguments, int64_t pairs,
-                                                                    int64_t tiles) {
+__global__ void __launch_bounds__(kRowsThreads)
+    trellis_rows_kernel(DequantizeArguments arguments, int64_t pairs, int64_t tiles) {
   const Weight& weight = arguments.weight;
   const Code code(weight.trellis);
   __syncthreads();

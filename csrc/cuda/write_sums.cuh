@@ -12,8 +12,8 @@ __device__ __forceinline__ void store_number(void* numbers, Dtype dtype, int64_t
 }
 
 // Adds the sums of the warps that share a row, in order, and hands every sum to store(place in [tokens, out_features],
-// row, sum). value(token_tile, element) is the calling lane's fragment; the sums of one warp stand as [tokens][16 rows],
-// padded, in `shared`, which all have left.
+// row, sum). value(token_tile, element) is the calling lane's fragment; the sums of one warp stand as [tokens][16
+// rows], padded, in `shared`, which all have left.
 template <int kTokenTiles, class Value, class Store>
 __device__ __forceinline__ void add_warps(const LinearParameters& p, float* shared, Value value, Store store) {
   using Shape = CtaShape<kTokenTiles>;

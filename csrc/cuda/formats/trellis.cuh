@@ -63,8 +63,7 @@ struct TrellisRowPair {
     constexpr int kPlaneBytes = 4 * kTrellisTile, kLastPlane = kBits == 2 ? 0 : kPlaneBytes;
     constexpr int kLastPlanePairBytes = kBits == 3 ? 4 : 8;  // with 3 bits a dword for both
     const int g_before = (g + kTrellisTile / 2 - 1) % (kTrellisTile / 2);
-    return {8 * g, kPlaneBytes + kLastPlanePairBytes * g,
-            kLastPlane + kLastPlanePairBytes * (g_before + 1) - 4};
+    return {8 * g, kPlaneBytes + kLastPlanePairBytes * g, kLastPlane + kLastPlanePairBytes * (g_before + 1) - 4};
   }
 
   TrellisRow<kBits> rows[2];
@@ -130,10 +129,11 @@ struct ThreeInst {
   }
 };
 
-// x = (state + 1) state; row (x >> 6) mod 512 of the codebook, rounded to fp16, its first value negated if x has bit 15.
+// x = (state + 1) state; row (x >> 6) mod 512 of the codebook, rounded to fp16, its first value negated if x has
+// bit 15.
 //
-//   shared memory | row 0: copy 0, 1, 2, 3 | row 1: copy 0, ...        lane l reads copy l % 4: with copies in banks of
-//                                                                      their own, fewer lanes meet in one
+//   shared memory | row 0: copy 0, copy 1 | row 1: copy 0, ...        odd lanes read copy 1, so that fewer meet in a
+//   bank
 class Hyb {
  public:
   static constexpr TrellisCode kCode = TrellisCode::kHyb;
@@ -160,10 +160,10 @@ class Hyb {
 
  private:
   static constexpr uint32_t kRows = 512;
-  static constexpr uint32_t kCopies = 4;
+  static constexpr uint32_t kCopies = 2;
   __device__ static uint32_t* shared_rows() {
-    __shared__ uint4 rows[kRows * kCopies / 4];
-    return &rows[0].x;
+    __shared__ uint32_t rows[kRows * kCopies];
+    return rows;
   }
 
   const uint32_t* copy_;

@@ -8,19 +8,16 @@
 namespace requant::cuda {
 
 template <int kCodeBits, class NumberType, bool kZero, Groups kGroupKind>
-struct UniformWeights {
+struct UniformWeights : Tile16Weights {
   using Number = NumberType;
   static constexpr int kBits = kCodeBits;
-  static constexpr int kLaneBytes = 4;  // from one lane's first dword of a span to the next lane's
   static constexpr bool kHasZero = kZero;
   static constexpr Groups kGroups = kGroupKind;
-  static constexpr bool kRotated = false;
   // The middle code stands for zero: it is taken off codes here, exactly, and `zero` is counted from it.
   static constexpr int kMiddle = 1 << (kBits - 1);
 
   __device__ UniformWeights(const LinearParameters&, int64_t /*tile*/, int lane) : lane_(lane) {}
 
-  __device__ static int place(int byte) { return byte; }
   __device__ float row_scale(int /*half*/) const { return 1; }
 
   // Operand A of inputs 16 kStep .. 16 kStep + 15 of a span; `codes` is the span from the lane's first dword on.
