@@ -42,8 +42,8 @@ class TrellisRow {
   __device__ __forceinline__ uint32_t state() const {
     constexpr int kSource = (kEnd - 1) / 16, kShift = 16 * (kSource + 1) - kEnd;
     if constexpr (!kClean) return sources_[kSource] >> kShift;
-    if constexpr (kShift == 8) return select_bytes(sources_[kSource], 0, 0x4421);
-    return sources_[kSource] >> kShift & 0xffff;
+    // States a byte apart share a shift; a permutation takes their bytes.
+    return select_bytes(sources_[kSource] >> (kShift % 8), 0, kShift < 8 ? 0x4410 : 0x4421);
   }
 
  private:
@@ -115,7 +115,7 @@ struct ThreeInst {
   static constexpr TrellisCode kCode = TrellisCode::k3inst;
   static constexpr float kUnit = trellis_unit(kCode);
 
-  __device__ explicit ThreeInst(const Trellis&) {}
+  __device__ explicit ThreeInst(const Trellis&) : flip_(keep_constant(0x3b603b60)) {}
   template <int kColumn, int kBits>
   __device__ __forceinline__ uint32_t pair(const TrellisRow<kBits>& row) const {
     const uint32_t first = halves(row.template state<(kColumn + 1) * kBits, true>());
@@ -124,9 +124,11 @@ struct ThreeInst {
   }
 
  private:
-  __device__ __forceinline__ static uint32_t halves(uint32_t state) {
-    return ((state * 89226354u + 64248484u) & 0x8fff8fffu) ^ 0x3b603b60u;
+  __device__ __forceinline__ uint32_t halves(uint32_t state) const {
+    return ((state * 89226354u + 64248484u) & 0x8fff8fffu) ^ flip_;
   }
+
+  uint32_t flip_;  // with both constants at hand, mask and flip are two instructions
 };
 
 // x = (state + 1) state; row (x >> 6) mod 512 of the codebook, rounded to fp16, its first value negated if x has
