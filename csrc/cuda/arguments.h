@@ -14,6 +14,8 @@ namespace requant::cuda {
 
 enum class Format : int { kUniform = 0, kLut = 1, kTrellis = 2 };
 
+constexpr int kSliceInputs = 256;
+
 // The sparse part by tiles of 16 rows and slices of 256 inputs (csrc/cuda/sparse.cuh has the picture).
 struct SparseIndex {
   const uint32_t* offsets;  // null: no sparse part

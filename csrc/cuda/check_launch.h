@@ -9,10 +9,10 @@
 namespace requant::cuda {
 
 // Throws if the launch just made was refused; what happens while the kernel runs shows later, as always with CUDA.
-inline void check_launch(const char* kernel) {
+inline void check_launch(const char* what) {
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) {
-    throw std::runtime_error(std::string("CUDA could not start ") + kernel + ": " + cudaGetErrorString(error));
+    throw std::runtime_error(std::string("CUDA could not start ") + what + ": " + cudaGetErrorString(error));
   }
 }
 
