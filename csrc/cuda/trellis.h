@@ -36,9 +36,11 @@ struct RotateArguments {
   float* token_factors;  // [tokens]: what the products with a token must be multiplied with
 };
 
+// Products in the order of fragments are fp32 [splits, tokens, out_features padded to 16], and splits are summed in
+// order; in plain order they are fp16 [tokens, out_features padded to 16].
 struct FinishArguments {
   Weight weight;
-  const float* products;  // [splits, tokens, out_features padded to 16]; splits are summed in order
+  const void* products;
   int splits;
   int64_t tokens;
   TrellisOrder order;
@@ -51,8 +53,19 @@ struct FinishArguments {
   Dtype y_dtype;  // fp16 or bf16
 };
 
-// Rows row_begin ..< row_end (padded rows included) of diag(scale) C into w [row_end - row_begin rounded up to 16,
-// in_features padded to 16]; without a scale, of C times trellis_unit. Values of C are those of fp16.
+struct SparseProductArguments {
+  Weight weight;
+  const void* x_transposed;  // [in_features, token_stride]
+  Dtype x_dtype;             // fp16 or bf16
+  int64_t tokens;
+  int64_t token_stride;  // even
+  float* sums;           // [tokens, out_features padded to 16]
+};
+
+// S x, for many tokens.
+void trellis_sparse_products(const SparseProductArguments& arguments, const Device& device);
+
+// `dequantize` for format trellis. Values of C are rounded to fp16, as in all kernels.
 void trellis_rows(const DequantizeArguments& arguments, const Device& device);
 
 // One launch each. Throw std::runtime_error with CUDA's own words if it fails, std::invalid_argument for sizes whose

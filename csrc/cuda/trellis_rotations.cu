@@ -116,7 +116,7 @@ struct RotateStage {
 };
 
 struct FinishStage {
-  const float* products;
+  const void* products;
   int splits;
   int64_t split_stride;
   TrellisOrder order;
@@ -140,16 +140,20 @@ struct FinishStage {
 
     __device__ float4 load(int row) {
       float sums[kElements] = {};
-      const float* products = stage_.products + token_ * stage_.out_padded;
-      for (int split = 0; split < stage_.splits; ++split, products += stage_.split_stride) {
-        if (stage_.order == TrellisOrder::kFragments) {
-          const float* slots = products + row / kTrellisTile * kTrellisTile + row % kTrellisTile / 2;
+      const int64_t place = token_ * stage_.out_padded + row;
+      if (stage_.order == TrellisOrder::kFragments) {
+        const int in_tile = row % kTrellisTile;
+        const float* slots = static_cast<const float*>(stage_.products) + place - in_tile + in_tile / 2;
+        for (int split = 0; split < stage_.splits; ++split, slots += stage_.split_stride) {
           const float2 even = __ldg(reinterpret_cast<const float2*>(slots));
           const float2 odd = __ldg(reinterpret_cast<const float2*>(slots + 8));
           add(sums, {even.x, odd.x, even.y, odd.y});
-        } else {
-          add(sums, __ldg(reinterpret_cast<const float4*>(products + row)));
         }
+      } else {
+        const uint2 four = __ldg(reinterpret_cast<const uint2*>(static_cast<const __half*>(stage_.products) + place));
+        const float2 first = __half22float2(*reinterpret_cast<const __half2*>(&four.x));
+        const float2 second = __half22float2(*reinterpret_cast<const __half2*>(&four.y));
+        add(sums, {first.x, first.y, second.x, second.y});
       }
 #pragma unroll
       for (int i = 0; i < kElements; ++i) {

@@ -1,6 +1,7 @@
 // Rows of diag(scale) C of format `trellis`, for matrix products with many tokens and for whole weights.
 //
 // A thread takes two rows of a tile: eight threads a tile.
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 
@@ -104,7 +105,13 @@ Kernel find_kernel(const Weight& weight, Dtype dtype) {
 }  // namespace
 
 void trellis_rows(const DequantizeArguments& arguments, const Device& device) {
-  const int64_t rows = pad_to_trellis_tile(arguments.row_end - arguments.row_begin);
+  const int64_t row_begin = arguments.row_begin, row_end = arguments.row_end;
+  if (row_begin % kTrellisTile != 0 || row_end % kTrellisTile != 0 || row_begin < 0 || row_end <= row_begin ||
+      row_end > pad_to_trellis_tile(arguments.weight.out_features)) {
+    throw std::invalid_argument("dequantize: rows " + std::to_string(row_begin) + " ..< " + std::to_string(row_end) +
+                                " are no tiles of the weight");
+  }
+  const int64_t rows = row_end - row_begin;
   const int64_t tiles = pad_to_trellis_tile(arguments.weight.in_features) / kTrellisTile;  // side by side
   const int64_t pairs = rows / 2 * tiles;
   const auto grid = static_cast<unsigned>((pairs + kRowsThreads - 1) / kRowsThreads);
