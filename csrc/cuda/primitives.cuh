@@ -164,7 +164,12 @@ struct Numbers<__nv_bfloat16> {
 
   __device__ static uint32_t pair(float low, float high) { return bits(__floats2bfloat162_rn(low, high)); }
   __device__ static uint32_t multiply_add(uint32_t a, uint32_t b, uint32_t c) {
+#if __CUDA_ARCH__ >= 800
     return bits(__hfma2(bfloat162_of(a), bfloat162_of(b), bfloat162_of(c)));
+#else
+    __trap();  // as in multiply_tile
+    return a ^ b ^ c;
+#endif
   }
   // As a multiply-add: before sm_90 there is no other bf16 addition.
   __device__ static uint32_t add(uint32_t a, uint32_t b) { return multiply_add(a, kOnes, b); }
