@@ -71,7 +71,7 @@ ROUTES: Mapping[tuple[str, str], Phases] = {
     ("cpu", "trellis"): CPU_PHASES,
     ("cuda", "uniform"): CUDA_PHASES,
     ("cuda", "lut"): CUDA_PHASES,
-    ("cuda", "trellis"): ((None, "linear"),),
+    ("cuda", "trellis"): CUDA_PHASES,
     ("reference", "uniform"): ((None, "linear"),),
     ("reference", "lut"): ((None, "linear"),),
     ("reference", "trellis"): ((None, "linear"),),

@@ -48,6 +48,11 @@ __device__ __forceinline__ int keep(int value) {
   return __shfl_sync(kAllLanes, value, static_cast<int>(threadIdx.x % kWarpLanes));
 }
 
+// The same for a constant: a second one for an instruction that can hold one.
+__device__ __forceinline__ uint32_t keep_constant(uint32_t value) {
+  return __shfl_sync(kAllLanes, threadIdx.x % kWarpLanes == 0 ? value : 0, 0);
+}
+
 template <class Element>
 __device__ __forceinline__ Element* keep(Element* pointer) {
   const auto address = reinterpret_cast<uint64_t>(pointer);
