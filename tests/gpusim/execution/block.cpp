@@ -136,7 +136,7 @@ void Block::arrive(Warp& warp, const Instruction& instruction) {
   barrier.arrived |= 1u << warp.index();
   barrier.arrival[warp.index()] = shared_.ordering().arrive();
   if (static_cast<BarrierReduction>(instruction.immediate) != BarrierReduction::kNone) {
-    const LaneMask holds = warp.predicate(instruction.source(2)) ^ instruction.modifier;
+    const LaneMask holds = warp.predicate(instruction.source(2)) ^ (instruction.modifier ? kAllLanes : 0);
     barrier.count += count_lanes(holds & warp.live());
     barrier.threads += count_lanes(warp.live());
   }
