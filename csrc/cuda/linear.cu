@@ -3,6 +3,7 @@
 #include <string>
 
 #include "common/tile16.h"
+#include "cuda/check_launch.h"
 #include "cuda/launch.h"
 #include "cuda/parameters.cuh"
 #include "cuda/sparse.cuh"
@@ -29,6 +30,8 @@ uint32_t group_multiplier(int64_t group_size) {
   return static_cast<uint32_t>(((int64_t{1} << 31) + units - 1) / units);
 }
 
+}  // namespace
+
 LinearParameters make_parameters(const LinearArguments& arguments, const Plan& plan) {
   const Weight& weight = arguments.weight;
   LinearParameters p{};
@@ -46,7 +49,7 @@ LinearParameters make_parameters(const LinearArguments& arguments, const Plan& p
   p.bias = arguments.bias;
   p.bias_dtype = arguments.bias_dtype;
   p.y = arguments.y;
-  p.partials = static_cast<float*>(arguments.workspace);
+  p.partials = plan.splits > 1 ? static_cast<float*>(arguments.workspace) : nullptr;
   p.split_inputs = plan.split_inputs;
   p.chunk_inputs = plan.chunk_inputs;
   const int64_t tile_tokens = arguments.tokens < 8 * plan.token_tiles ? arguments.tokens : 8 * plan.token_tiles;
@@ -55,12 +58,7 @@ LinearParameters make_parameters(const LinearArguments& arguments, const Plan& p
   return p;
 }
 
-void check_launch(const char* what) {
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) {
-    throw std::runtime_error(std::string("CUDA could not start ") + what + ": " + cudaGetErrorString(error));
-  }
-}
+namespace {
 
 Launch find_launch(const Weight& weight, Dtype dtype) {
   switch (weight.format) {
@@ -81,6 +79,7 @@ void linear(const LinearArguments& arguments, const Device& device) {
     throw std::invalid_argument("tokens must lie in 1.." + std::to_string(kMaxTokens) + ", got " +
                                 std::to_string(arguments.tokens));
   }
+  if (weight.format == Format::kTrellis) return linear_trellis(arguments, device);
   if (arguments.x_dtype == Dtype::kBFloat16 && device.capability < 80) {
     throw std::invalid_argument("bf16 inputs need a device of compute capability 8.0, this one has " +
                                 std::to_string(device.capability / 10) + "." + std::to_string(device.capability % 10));

@@ -91,8 +91,9 @@ __global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMulti
   constexpr int kBytesPerInput = 2 * Weights::kBits;  // of 16 rows
   Ring ring(shared + warp * Ring::kSpans * Ring::kSpanBytes,
             reinterpret_cast<const uint8_t*>(p.weight.codes) + tile * p.tile_bytes,
-            (begin + input_warp * kSpanInputs) * kBytesPerInput, kStride * kBytesPerInput, end * kBytesPerInput, lane);
-  const Weights weights(p, tile, lane);
+            (begin + input_warp * kSpanInputs) * kBytesPerInput, kStride * kBytesPerInput,
+            min(end * kBytesPerInput, p.tile_bytes), lane, Weights::place(16 * lane));
+  Weights weights(p, tile, lane);
   const LaneScales<Weights> lane_scales(p, tile, lane);
   const bool sparse = p.weight.sparse.offsets != nullptr;
   if (sparse) clear_sparse_sums(sparse_sums, lane);
@@ -124,7 +125,14 @@ __global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMulti
     if (sparse) {
       const uint16_t* present = chunks + stage * chunk_length;
       add_sparse(p, sparse_sums, tile, chunk, min(next, end) - chunk, input_warp, Shape::kInputWarps, tokens, lane,
-                 [&](int token, int input) { return Numbers<Number>::to_float(present[token * row_length + input]); });
+                 [&](int token, int input) {
+                   if constexpr (Weights::kRotated) {
+                     const int64_t index = (first_token + token) * p.sparse_in_features + chunk + input;
+                     return number_of(load_number(p.sparse_x, p.sparse_x_dtype, index), p.sparse_x_dtype);
+                   } else {
+                     return Numbers<Number>::to_float(present[token * row_length + input]);
+                   }
+                 });
     }
     uint32_t x_bytes = 2 * stage * chunk_length;
 #pragma unroll 1

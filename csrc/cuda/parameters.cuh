@@ -31,12 +31,17 @@ struct LinearParameters {
   bool aligned_x;  // every row of x starts at a multiple of 16 bytes
   const void* bias;
   Dtype bias_dtype;
-  void* y;               // [tokens, out_features]; used if there is one split
-  float* partials;       // [splits, tokens, out_features]; used otherwise
-  int split_inputs;      // inputs of one split
-  int chunk_inputs;      // inputs of x in shared memory at a time: a power of two
-  int token_slots_log2;  // tokens of a tile, rounded up to a power of two: lanes side by side in the sparse part
-  int slices;            // of the sparse index, in one tile
+  void* y;          // [tokens, out_features]; used if there are no partials
+  float* partials;  // [splits, tokens, out_features], or null
+  // Of a rotated weight, whose rows are others than those of S: what S is multiplied with, and its own partials.
+  const void* sparse_x;  // [tokens, sparse_in_features]
+  int64_t sparse_in_features;
+  Dtype sparse_x_dtype;
+  float* sparse_partials;  // [splits, tokens, out_features]
+  int split_inputs;        // inputs of one split
+  int chunk_inputs;        // inputs of x in shared memory at a time: a power of two
+  int token_slots_log2;    // tokens of a tile, rounded up to a power of two: lanes side by side in the sparse part
+  int slices;              // of the sparse index, in one tile
 };
 
 // How a CTA's warps share its rows and inputs, by the number of 8-token tiles that it computes.

@@ -16,11 +16,13 @@ class SpanRing {
   static constexpr int kAhead = kSpans - 1;
 
   // Starts copying the first spans of a tile whose packed bytes begin at `codes`: from byte `first` on, `stride` bytes
-  // apart. Bytes from `end` on become zeros. Every copy of a span is a group of its own.
-  __device__ __forceinline__ SpanRing(uint8_t* ring, const uint8_t* codes, int first, int stride, int end, int lane)
+  // apart. Bytes from `end` on become zeros. Every copy of a span is a group of its own. Of every 512 bytes, those from
+  // 16 lane on go to `place`.
+  __device__ __forceinline__ SpanRing(uint8_t* ring, const uint8_t* codes, int first, int stride, int end, int lane,
+                                      int place)
       : ring_(ring),
         source_(keep(codes + first + 16 * lane)),
-        target_(keep(static_cast<int>(shared_address(ring)) + 16 * lane)),
+        target_(keep(static_cast<int>(shared_address(ring)) + place)),
         left_(end - first - 16 * lane),
         stride_(stride),
         lane_(lane) {

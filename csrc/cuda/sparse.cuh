@@ -19,7 +19,6 @@
 
 namespace requant::cuda {
 
-constexpr int kSliceInputs = 256;
 constexpr int kEntryRowShift = 12;
 constexpr uint32_t kEntryInputMask = 0xfff;
 constexpr int kEntryValueShift = 16;

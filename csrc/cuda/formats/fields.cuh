@@ -18,6 +18,13 @@
 
 namespace requant::cuda {
 
+// What the weights of all such formats have in common.
+struct Tile16Weights {
+  static constexpr int kLaneBytes = 4;  // from one lane's first dword of a span to the next lane's
+  static constexpr bool kRotated = false;
+  __device__ __forceinline__ static int place(int byte) { return byte; }  // of a span, in shared memory
+};
+
 // Where the codes of 16-input step kStep of a span stand: two fields, kField and kField + 1, of one dword a row.
 template <int kBits, int kStep>
 struct StepPlace {
