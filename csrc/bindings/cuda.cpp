@@ -124,7 +124,7 @@ PYBIND11_MODULE(REQUANT_MODULE, module) {
   using namespace requant::cuda;
   module.doc() = "CUDA kernels over raw device addresses; use requant_kernels.backends.cuda.";
 
-  py::class_<Weight>(module, "Weight", "W = D + S at borrowed addresses.");
+  py::class_<Weight>(module, "Weight", py::module_local(), "W = D + S at borrowed addresses.");
   module.def("uniform_weight", &uniform_weight);
   module.def("lut_weight", &lut_weight);
   module.def("trellis_weight", &trellis_weight);

@@ -259,7 +259,7 @@ class Operators(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
-VIEWS = {"aten.view.default", "aten.slice.Tensor", "aten.t.default", "aten.numpy_T.default", "aten.permute.default"}
+VIEWS = {f"aten.{name}" for name in ("view.default", "slice.Tensor", "t.default", "permute.default", "alias.default")}
 PRODUCTS = {"aten.mm.out", "aten.addmm.out"}
 
 
