@@ -24,7 +24,7 @@ struct LinearParameters {
   int blocks;                 // of 64 inputs, in one tile
   int tile_bytes;             // of codes in one tile
   int groups;                 // in one row
-  uint32_t group_multiplier;  // input / 16 times this, divided by 2^32, is the number of the group
+  uint32_t group_multiplier;  // input times this, divided by 2^32, is the number of the group
   int scale_bytes_log2;
   const void* x;  // [tokens, in_features], 16-bit
   int tokens;
