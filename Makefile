@@ -1,4 +1,6 @@
 # make demo   install into .venv, quantize a real model three ways, compare, generate text
+# make gpusim     build the module in which a simulator runs the CUDA kernels (needs nvcc, no GPU)
+# make ptx        write the kernels' PTX, their launches and expected results into build/launches, for other executors
 # make sanitize   build the extension with AddressSanitizer and UBSan beside .venv and run the kernel tests on that
 # make test   install into .venv, check format, lint and types, run every test that this machine can run
 
@@ -9,13 +11,36 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc requant_kernels python -type f -not -name '*.pyc' -not -name '*.so')
 
-.PHONY: demo test sanitize lint install benchmark clean
+MAKEFLAGS += --no-print-directory
+
+.PHONY: demo test gpusim gpusim-if-possible ptx sanitize lint install benchmark clean
 
 demo: $(VENV)/installed
 	$(BIN)/requant demo
 
-test: $(VENV)/installed lint
+test: $(VENV)/installed lint gpusim-if-possible
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(PYTEST_OPTIONS)
+
+# The CUDA kernels for two architectures, and their PTX for the simulator. All architectures: see .ci/run.
+NVCC := $(firstword $(wildcard $(addsuffix /bin/nvcc,$(CUDA_HOME))) $(shell command -v nvcc))
+CUDA_ARCHS ?= 80;90
+gpusim: $(VENV)/installed
+	$(BIN)/cmake -S . -B build/gpusim -G Ninja -DCMAKE_BUILD_TYPE=Release -DREQUANT_GPUSIM=ON \
+		-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(abspath build/gpusim) '-DREQUANT_CUDA_ARCHS=$(CUDA_ARCHS)' \
+		-DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+		-Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	$(BIN)/cmake --build build/gpusim --target _cuda _cuda_gpusim _gpusim
+
+ptx: gpusim
+	PYTHONPATH=tests/gpusim:tests/helpers $(BIN)/python tests/gpusim/write_launches.py build/launches
+
+ifeq ($(NVCC),)
+gpusim-if-possible:
+	@echo "*** No nvcc: the CUDA kernels are neither compiled nor run by the simulator, and their tests are left out. ***"
+	rm -rf build/gpusim
+else
+gpusim-if-possible: gpusim
+endif
 
 # A second copy of the package, which goes before the installed one; a finding ends the run.
 SANITIZED := build/sanitized
@@ -24,7 +49,7 @@ sanitize: $(VENV)/installed
 	REQUANT_SANITIZE=address,undefined $(BIN)/pip install --quiet --no-deps --target $(SANITIZED) .
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	PYTHONPATH=$(SANITIZED) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(SANITIZED_TESTS)
+	PYTHONPATH=$(SANITIZED) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not gpusim" $(SANITIZED_TESTS)
 
 # What reaches the extension without other native libraries in between.
 SANITIZED_TESTS := tests/backends tests/test_embedding.py
@@ -33,7 +58,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests/gpusim -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 benchmark: $(VENV)/installed
 	$(BIN)/pytest benchmarks/linear_cpu.py --benchmark-only

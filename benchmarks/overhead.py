@@ -44,7 +44,7 @@ def main() -> None:
     tiny = DenseSparseLinear.from_linear(linear, sparse_percent=0)
     layer = DenseSparseLinear.from_linear(nn.Linear(2048, 512, bias=False), sparse_percent=0)
     small, x = (torch.randn(1, 1, size, dtype=torch.bfloat16) for size in (64, 2048))
-    operands, kernel = layer.operands, kernel_for("uniform", "cpu", 1)
+    operands, kernel = layer.operands, kernel_for("uniform", layer.codes.device, 1)
     times = fastest_us(
         {
             "nn.Linear 16x64": lambda: linear(small),

@@ -10,20 +10,24 @@ from typing import Any
 import torch
 
 from requant_kernels import dispatch
-from requant_kernels.backends import cpu
+from requant_kernels.backends import cpu, cuda
 from requant_kernels.version import __version__
 
 PACKAGES = ("torch", "transformers", "safetensors", "triton", "gguf", "datasets")
-SETTINGS = ("REQUANT_BACKEND", "REQUANT_CPU_ISA", "REQUANT_CACHE", "OMP_NUM_THREADS", "TRITON_INTERPRET")
-# Backends of the design that this version does not contain; users look for them by name.
-NOT_IN_THIS_VERSION = {
-    "cuda": "this version has no CUDA sources",
-    "triton": "this version has no Triton kernels",
-}
+SETTINGS = (
+    "REQUANT_BACKEND",
+    "REQUANT_CPU_ISA",
+    "REQUANT_ROUTES",
+    "REQUANT_TRITON_TILES",
+    "REQUANT_CACHE",
+    "OMP_NUM_THREADS",
+    "TRITON_INTERPRET",
+)
 
 
 def report() -> dict[str, Any]:
     """Versions, processor, devices, settings, and per backend "live" or the reason why not. Plain JSON types."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "versions": {"requant-kernels": __version__, "python": platform.python_version()}
         | {name: _version(name) for name in PACKAGES},
@@ -33,10 +37,11 @@ def report() -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "instruction_set": _instruction_set(),
         },
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "gpus": gpus,
+        "cuda_kernels": {"compiled_for": ", ".join(cuda.architectures())} if cuda.architectures() else {},
         "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
-        "backends": dispatch.backend_report() | NOT_IN_THIS_VERSION,
-        "serving": {device: dispatch.backend_for(device).name for device in ("cpu",)},
+        "backends": dispatch.backend_report(),
+        "serving": {device: dispatch.backend_for(device).name for device in ("cpu", *(["cuda"] if gpus else []))},
     }
 
 

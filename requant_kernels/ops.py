@@ -263,7 +263,7 @@ def linear_unchecked(x: Tensor, weight: WeightOperands, bias: Tensor | None, act
     tokens = x.numel() // weight.in_features
     if tokens == 0:
         return x.new_empty((*x.shape[:-1], weight.out_features))
-    return dispatch.kernel_for(weight.format, x.device.type, tokens)(x.contiguous(), weight, bias, activations)
+    return dispatch.kernel_for(weight.format, x.device, tokens)(x.contiguous(), weight, bias, activations)
 
 
 def _embedding_weight(*args: Any) -> WeightOperands:

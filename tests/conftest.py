@@ -1,15 +1,59 @@
-"""Directories of the tiny model, shared by the tests of checkpoints, integrations and commands."""
+"""Directories of the tiny model, shared by the tests of checkpoints, integrations and commands; and which tests this
+machine cannot run.
+"""
 
 from __future__ import annotations
 
+import os
+
+# Triton asks when it is first imported; set to 0, tests run its kernels on a GPU.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import importlib.util
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import gpusim_backend
 import pytest
+import simulated_gpu
+import torch
 from tiny_model import SHARD_SIZE, make_model, make_tokenizer, quantize_quickly
 
 from requant_kernels.checkpoint import save_checkpoint
+
+
+def _missing() -> dict[str, str]:
+    """Marker -> why the tests that carry it cannot run here."""
+    reasons = {}
+    if not torch.cuda.is_available():
+        reasons["gpu"] = "there is no CUDA device"
+    if not gpusim_backend.is_built():
+        reasons["gpusim"] = "the CUDA kernels are not built for the simulator (make gpusim, which needs nvcc)"
+    try:
+        simulated_gpu.extension()
+    except ImportError:
+        reasons["simulator"] = "the simulator of GPU kernels is not built (tests/helpers/simulated_gpu.py tells how)"
+    if importlib.util.find_spec("triton") is None:
+        reasons["triton"] = "the package triton is missing"
+    return reasons
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what cannot run here, and the full matrix unless it is asked for."""
+    left_out = set(_missing())
+    if "full_matrix" not in config.option.markexpr:
+        left_out.add("full_matrix")
+    deselected = [item for item in items if any(item.get_closest_marker(marker) for marker in left_out)]
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [item for item in items if item not in set(deselected)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says loudly what was left out."""
+    for marker, reason in _missing().items():
+        terminalreporter.write_line(f"NOT RUN: tests marked {marker}, because {reason}", yellow=True, bold=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,6 +62,15 @@ def installed_package_in_subprocesses() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("PYTHONSAFEPATH", "1")
         yield
+
+
+@pytest.fixture
+def pick(request: pytest.FixtureRequest) -> random.Random:
+    """Fresh random numbers, torch's included; a failing test tells the seed."""
+    seed = random.SystemRandom().getrandbits(32)
+    request.node.add_report_section("setup", "seed", str(seed))
+    torch.manual_seed(seed)
+    return random.Random(seed)
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ def test_backends_agree():
 
 
 def test_an_unknown_backend_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match="use_backend: unknown backend 'cuda9', expected one of cpu, reference"):
+    with pytest.raises(ValueError, match="use_backend: unknown backend 'cuda9', expected one of cpu, cuda, reference"):
         use_backend("cuda9")
 
 

@@ -1,12 +1,16 @@
 """What pip builds from the sources: a pure-Python wheel on request, and a source distribution that can be compiled."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -86,7 +90,10 @@ def test_the_source_distribution_holds_what_a_compiler_needs(sources: Path):
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"REQUANT_CUDA": "1"}, "REQUANT_CUDA=1, but this version has no CUDA sources; use auto or 0"),
+        (
+            {"REQUANT_CUDA": "1", "CUDA_HOME": "/nowhere"},
+            "REQUANT_CUDA=1, but there is no nvcc in CUDA_HOME/bin, /nowhere/bin; install a CUDA toolkit",
+        ),
         ({"REQUANT_CUDA": "yes"}, "REQUANT_CUDA must be one of auto, 0, 1, got 'yes'"),
         ({"REQUANT_EXTENSIONS": "off"}, "REQUANT_EXTENSIONS must be one of 0, 1, got 'off'"),
     ],
@@ -103,3 +110,93 @@ def test_without_a_compiler_the_build_says_what_is_needed(sources: Path, tmp_pat
     finished = build(sources, "wheel", PATH=str(empty), CXX="", CC="")
     assert finished.returncode != 0
     assert "REQUANT_EXTENSIONS=0 installs without it" in finished.stderr
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Puts shell scripts before everything else in PATH."""
+    folder = tmp_path / "commands"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+
+    def put(name: str, script: str) -> None:
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+    return put
+
+
+@pytest.fixture(scope="module")
+def setup() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("setup_of_requant_kernels", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "architectures", "reason"),
+    [
+        ("9.0", "90", ""),
+        ("12.0\n8.9\n8.9", "89;120", ""),
+        ("6.1\n8.0", "80", ""),
+        ("7.0", "", "the GPU's compute capability is below 7.5"),
+        ("", "", "no NVIDIA GPU was found when this was installed (REQUANT_CUDA=1 builds without one)"),
+    ],
+)
+def test_auto_builds_for_the_gpus_of_this_machine(
+    setup: ModuleType, commands: Callable[[str, str], None], capabilities: str, architectures: str, reason: str
+):
+    commands("nvidia-smi", f"printf '{capabilities}'")
+    commands("nvcc", "")
+    assert setup.plan_cuda("auto") == (architectures, reason)
+
+
+def test_a_gpu_without_nvcc_is_a_reason(setup: ModuleType, commands: Callable[[str, str], None], monkeypatch):
+    commands("nvidia-smi", "echo 9.0")
+    monkeypatch.setenv("CUDA_HOME", "/nowhere")
+    assert setup.plan_cuda("auto") == (
+        "",
+        "there was no nvcc in CUDA_HOME/bin, /nowhere/bin, when this was installed",
+    )
+
+
+def test_the_architectures_may_be_named(setup: ModuleType, commands: Callable[[str, str], None], monkeypatch):
+    commands("nvcc", "")
+    assert setup.plan_cuda("1") == (setup.ALL_CUDA_ARCHITECTURES, "")
+    monkeypatch.setenv("REQUANT_CUDA_ARCHS", "80;90+PTX")
+    assert setup.plan_cuda("1") == ("80;90+PTX", "")
+    assert setup.plan_cuda("0") == ("", "installed with REQUANT_CUDA=0")
+
+
+# Makes an empty module of every target but the CUDA kernels, which fail to compile.
+BROKEN_CUDA = """
+case "$*" in
+  *--build*_cuda) echo "nvcc says no" >&2; exit 1;;
+  *--build*) mkdir -p "$2/module"; touch "$2/module/_cpu$SUFFIX";;
+esac
+"""
+
+
+@pytest.mark.parametrize("choice", ["auto", "1"])
+def test_cuda_kernels_that_do_not_compile(
+    sources: Path, commands: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch, choice: str
+):
+    commands("nvidia-smi", "echo 9.0")
+    commands("nvcc", "")
+    commands("cmake", BROKEN_CUDA)
+    monkeypatch.setenv("SUFFIX", sysconfig.get_config_var("EXT_SUFFIX"))
+    finished = build(sources, "wheel", REQUANT_CUDA=choice)
+    assert "nvcc says no" in finished.stderr
+    if choice == "1":
+        assert finished.returncode != 0
+        assert "error: building requant_kernels._cuda failed" in finished.stderr
+    else:
+        assert finished.returncode == 0, finished.stderr
+        assert "warning: building requant_kernels._cuda failed" in finished.stderr
+        (wheel,) = sources.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            note = archive.read("requant_kernels/cuda_missing.txt").decode()
+            assert not [name for name in archive.namelist() if "_cuda." in name and name.endswith(".so")]
+        assert note.startswith("building requant_kernels._cuda failed")

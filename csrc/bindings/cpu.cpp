@@ -2,11 +2,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "bindings/address.h"
 #include "bindings/trellis.h"
 #include "cpu/dispatch.h"
 #include "cpu/sparse_index.h"
@@ -15,13 +15,6 @@ namespace py = pybind11;
 
 namespace requant::cpu {
 namespace {
-
-using Address = uintptr_t;
-
-template <class T>
-T* at(Address address) {
-  return reinterpret_cast<T*>(address);
-}
 
 // The arguments that describe a weight, in the order of the operators: `second` and `third` are scale and zero of
 // `uniform`, table and scale of `lut`.

@@ -1,19 +1,11 @@
 #include "bindings/trellis.h"
 
-#include <cstdint>
-
+#include "bindings/address.h"
 #include "cpu/dispatch.h"
 #include "cpu/sparse_index.h"
 
 namespace requant::cpu {
 namespace {
-
-using Address = uintptr_t;
-
-template <class T>
-T* at(Address address) {
-  return reinterpret_cast<T*>(address);
-}
 
 const InstructionSet& instruction_set(int index) { return instruction_sets().at(static_cast<size_t>(index)); }
 

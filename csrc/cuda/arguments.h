@@ -14,6 +14,8 @@ namespace requant::cuda {
 
 enum class Format : int { kUniform = 0, kLut = 1, kTrellis = 2 };
 
+constexpr int kSliceInputs = 256;
+
 // The sparse part by tiles of 16 rows and slices of 256 inputs (csrc/cuda/sparse.cuh has the picture).
 struct SparseIndex {
   const uint32_t* offsets;  // null: no sparse part
@@ -67,7 +69,8 @@ size_t workspace_bytes(const Weight& weight, int64_t tokens, const Device& devic
 void linear(const LinearArguments& arguments, const Device& device);
 
 // Rows row_begin ..< row_end of W = D + S into w [row_end - row_begin, in_features]; row_begin a multiple of 16.
-// Trellis: rows of diag(scale) C, without the sparse part, [row_end - row_begin, in_features padded to 16].
+// Trellis: rows of diag(scale) C, of padded rows, too, without the sparse part, [row_end - row_begin, in_features
+// padded to 16]; row_end is a multiple of 16. Without a scale: rows of C times trellis_unit (trellis.h).
 struct DequantizeArguments {
   Weight weight;
   int64_t row_begin;

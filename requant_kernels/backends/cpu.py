@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from requant_kernels.backends.native import DTYPES, address, dtype_number, native_weight
 from requant_kernels.dispatch import Backend
 from requant_kernels.formats import tile16, trellis
 from requant_kernels.operands import WeightOperands
@@ -29,13 +30,14 @@ except ImportError as error:
 INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "avx512bf16", "amx")
 """All that exist, slowest first; a processor runs a first part of them."""
 
+INDEX_DTYPE = torch.uint8
+"""Of the sparse index: tells it from another backend's."""
+
 EMBEDDING_PARALLEL_TOKENS = 32
 """Fewer rows are fetched sooner than other threads wake up."""
 
 TRELLIS_SLICE_BYTES = 12 << 20
 """Of decoded rows of format trellis, at most: small enough for the cache, large enough for an efficient product."""
-
-_DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
 def instruction_set() -> str:
@@ -60,7 +62,7 @@ def prepare_sparse(row_offsets: Tensor, columns: Tensor, values: Tensor, out_fea
 
     Raises ValueError if row offsets or columns are out of range or columns do not rise within a row.
     """
-    index = torch.empty(_cpu.sparse_index_bytes(out_features, in_features, values.numel()), dtype=torch.uint8)
+    index = torch.empty(_cpu.sparse_index_bytes(out_features, in_features, values.numel()), dtype=INDEX_DTYPE)
     _cpu.build_sparse_index(
         row_offsets.data_ptr(),
         columns.data_ptr(),
@@ -74,63 +76,10 @@ def prepare_sparse(row_offsets: Tensor, columns: Tensor, values: Tensor, out_fea
     return index
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-def _dtype(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else _DTYPES[tensor.dtype]
-
-
-def _native(weight: WeightOperands) -> _cpu.Weight:
-    """The weight as the extension knows it: addresses that are good as long as the tensors live."""
-    return _NATIVE_WEIGHTS[weight.format](weight)
-
-
-def _uniform_weight(weight: WeightOperands) -> _cpu.Weight:
-    codes, scale, zero = weight.dense
-    bits, group_size = weight.parameters
-    return _cpu.uniform_weight(
-        _address(codes),
-        _address(scale),
-        _address(zero),
-        _dtype(scale),
-        _address(weight.sparse_index),
-        _dtype(weight.values),
-        weight.out_features,
-        weight.in_features,
-        bits,
-        group_size,
-    )
-
-
-def _lut_weight(weight: WeightOperands) -> _cpu.Weight:
-    codes, table, scale = weight.dense
-    bits, group_size = weight.parameters
-    assert table is not None
-    return _cpu.lut_weight(
-        _address(codes),
-        _address(table),
-        _address(scale),
-        _dtype(table),
-        _dtype(scale),
-        table.shape[0] == 1,
-        _address(weight.sparse_index),
-        _dtype(weight.values),
-        weight.out_features,
-        weight.in_features,
-        bits,
-        group_size,
-    )
-
-
-_NATIVE_WEIGHTS = {"uniform": _uniform_weight, "lut": _lut_weight}
-
-
 def _indexed(weight: WeightOperands) -> WeightOperands:
-    """With a sparse index: the one that came with the call, or one made for it."""
-    row_offsets, columns, values = weight.row_offsets, weight.columns, weight.values
-    if weight.sparse_index is not None or row_offsets is None or columns is None or values is None:
+    """With a sparse index: the one that came with the call, unless another backend made it, or one made for it."""
+    row_offsets, columns, values, index = weight.row_offsets, weight.columns, weight.values, weight.sparse_index
+    if row_offsets is None or columns is None or values is None or (index is not None and index.dtype == INDEX_DTYPE):
         return weight
     index = prepare_sparse(row_offsets, columns, values, weight.out_features, weight.in_features)
     return weight._replace(sparse_index=index)
@@ -150,10 +99,10 @@ def _call(
         selected_instruction_set(),
         native,
         x.data_ptr(),
-        _DTYPES[x.dtype],
+        DTYPES[x.dtype],
         x.numel() // weight.in_features,
-        _address(bias),
-        _dtype(bias),
+        address(bias),
+        dtype_number(bias),
         y.data_ptr(),
         torch.get_num_threads(),
         *options,
@@ -163,7 +112,7 @@ def _call(
 
 def _linear(prefill: bool, x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
     weight = _indexed(weight)
-    return _call(_cpu.linear, _native(weight), x, weight, bias, prefill)
+    return _call(_cpu.linear, native_weight(_cpu, weight), x, weight, bias, prefill)
 
 
 few_tokens = functools.partial(_linear, False)
@@ -181,7 +130,7 @@ def dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
     w = torch.empty((weight.out_features, weight.in_features), dtype=exact)
     rows = (0, weight.out_features)
     isa, threads = selected_instruction_set(), torch.get_num_threads()
-    _cpu.dequantize(isa, _native(weight), *rows, w.data_ptr(), _DTYPES[exact], threads)
+    _cpu.dequantize(isa, native_weight(_cpu, weight), *rows, w.data_ptr(), DTYPES[exact], threads)
     return w.to(dtype)
 
 
@@ -191,7 +140,7 @@ def embedding(indices: Tensor, weight: WeightOperands, dtype: torch.dtype) -> Te
     y = torch.empty((tokens, weight.in_features), dtype=dtype)
     threads = torch.get_num_threads() if tokens >= EMBEDDING_PARALLEL_TOKENS else 1
     isa = selected_instruction_set()
-    _cpu.embedding(isa, _native(weight), indices.data_ptr(), tokens, y.data_ptr(), _DTYPES[dtype], threads)
+    _cpu.embedding(isa, native_weight(_cpu, weight), indices.data_ptr(), tokens, y.data_ptr(), DTYPES[dtype], threads)
     return y
 
 
@@ -203,29 +152,10 @@ _PHASES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def _trellis_weight(weight: WeightOperands) -> _cpu.Weight:
-    codes, scale, input_signs, output_signs, codebook = weight.dense
-    bits, code = weight.parameters
-    return _cpu.trellis_weight(
-        _address(codes),
-        _address(scale),
-        _dtype(scale),
-        _address(input_signs),
-        _address(output_signs),
-        _address(codebook),
-        _address(weight.sparse_index),
-        _dtype(weight.values),
-        weight.out_features,
-        weight.in_features,
-        bits,
-        trellis.CODES.index(code),
-    )
-
-
 def trellis_few_tokens(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
     """The kernel of format trellis for one token (decode) and for a few (batch)."""
     weight = _indexed(weight)
-    return _call(_cpu.trellis_linear, _trellis_weight(weight), x, weight, bias)
+    return _call(_cpu.trellis_linear, native_weight(_cpu, weight), x, weight, bias)
 
 
 def trellis_many_tokens(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
@@ -233,14 +163,14 @@ def trellis_many_tokens(x: Tensor, weight: WeightOperands, bias: Tensor | None, 
     product, between the rotations of inputs and outputs.
     """
     weight = _indexed(weight)
-    native = _trellis_weight(weight)
+    native = native_weight(_cpu, weight)
     isa, threads = selected_instruction_set(), torch.get_num_threads()
     tokens = x.numel() // weight.in_features
     out_padded, in_padded = trellis.padded_shape(weight.out_features, weight.in_features)
     # bf16 inputs have bf16 products; those of fp16 would need the range of fp32.
     dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
     rotated = torch.empty((tokens, in_padded))
-    _cpu.trellis_rotate_inputs(isa, native, x.data_ptr(), _DTYPES[x.dtype], tokens, rotated.data_ptr(), threads)
+    _cpu.trellis_rotate_inputs(isa, native, x.data_ptr(), DTYPES[x.dtype], tokens, rotated.data_ptr(), threads)
     # oneDNN's bf16 product reads past the end of a row whose length is not a multiple of 32, and a NaN there reaches
     # the outputs of another token: pad such rows.
     padding = -in_padded % 32 if dtype == torch.bfloat16 else 0
@@ -251,7 +181,7 @@ def trellis_many_tokens(x: Tensor, weight: WeightOperands, bias: Tensor | None, 
     decoded = torch.empty((rows, in_padded), dtype=dtype)
     for begin in range(0, out_padded, rows):
         end = min(begin + rows, out_padded)
-        _cpu.trellis_decode_rotated(isa, native, begin, end, decoded.data_ptr(), _DTYPES[dtype], threads)
+        _cpu.trellis_decode_rotated(isa, native, begin, end, decoded.data_ptr(), DTYPES[dtype], threads)
         torch.mm(inputs, _padded(decoded[: end - begin], padding).t(), out=products[:, begin:end])
     products = products.float()
     y = x.new_empty((*x.shape[:-1], weight.out_features))
@@ -260,10 +190,10 @@ def trellis_many_tokens(x: Tensor, weight: WeightOperands, bias: Tensor | None, 
         native,
         products.data_ptr(),
         x.data_ptr(),
-        _DTYPES[x.dtype],
+        DTYPES[x.dtype],
         tokens,
-        _address(bias),
-        _dtype(bias),
+        address(bias),
+        dtype_number(bias),
         y.data_ptr(),
         threads,
     )
@@ -275,11 +205,11 @@ def trellis_dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
     rotated = torch.empty(trellis.padded_shape(weight.out_features, weight.in_features))
     _cpu.trellis_decode_rotated(
         selected_instruction_set(),
-        _trellis_weight(weight),
+        native_weight(_cpu, weight),
         0,
         rotated.shape[0],
         rotated.data_ptr(),
-        _DTYPES[torch.float32],
+        DTYPES[torch.float32],
         torch.get_num_threads(),
     )
     _, _, input_signs, output_signs, _ = weight.dense
@@ -304,8 +234,9 @@ _TRELLIS_PHASES: dict[str, Callable[..., Tensor]] = {
 BACKEND = Backend(
     name="cpu",
     unavailable_reason=UNAVAILABLE_REASON,
+    devices=("cpu",),
     kernels={
-        **{(format, phase): kernel for format in _NATIVE_WEIGHTS for phase, kernel in _PHASES.items()},
+        **{(format, phase): kernel for format in ("uniform", "lut") for phase, kernel in _PHASES.items()},
         ("uniform", "embedding"): embedding,
         **{("trellis", phase): kernel for phase, kernel in _TRELLIS_PHASES.items()},
     },

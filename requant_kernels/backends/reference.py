@@ -35,7 +35,9 @@ def embedding(indices: Tensor, weight: WeightOperands, dtype: torch.dtype) -> Te
     tiles = indices // TILE_ROWS
     dense = tuple(None if tensor is None else tensor[tiles] for tensor in weight.dense)
     rows = weight._replace(dense=dense, out_features=tiles.numel() * TILE_ROWS).dense_weight.dequantize()
-    return rows.view(-1, TILE_ROWS, weight.in_features)[torch.arange(tiles.numel()), indices % TILE_ROWS].to(dtype)
+    return rows.view(-1, TILE_ROWS, weight.in_features)[
+        torch.arange(tiles.numel(), device=tiles.device), indices % TILE_ROWS
+    ].to(dtype)
 
 
 BACKEND = Backend(

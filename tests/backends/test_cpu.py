@@ -4,45 +4,25 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
+import cases
 import pytest
 import torch
+from cases import DTYPES, FORMATS, SPARSE, make_dense, make_sparse, relative_error
 from torch import Tensor
 
 from requant_kernels.backends import cpu
-from requant_kernels.formats import DenseWeight, LutWeight, SparseWeight, UniformWeight, tile16
-from requant_kernels.operands import WeightOperands
+from requant_kernels.formats import SparseWeight, UniformWeight, tile16
 
 INSTRUCTION_SETS = cpu.INSTRUCTION_SETS[: len(cpu._cpu.instruction_sets())]
-FORMATS = [("uniform", 2), ("uniform", 3), ("uniform", 4), ("uniform", 8), ("lut", 2), ("lut", 3), ("lut", 4)]
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TOKENS = (1, 2, 7, 16, 31, 33)
 OUT_FEATURES = (1, 15, 16, 17, 40, 64)
 IN_FEATURES = (32, 63, 64, 72, 100, 160, 257, 320, 520, 576)
-GROUP_SIZES = (32, 64, 96, 128, -1)
-SPARSE = ("none", "half_percent", "empty_rows", "full_row", "full_column", "no_entries")
 # ||y - ref|| / ||ref|| per token. bf16: outputs alone are rounded by up to 2^-9 = 2e-3.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 4e-3}
 
 
-@dataclass
-class Case:
-    dense: DenseWeight
-    sparse: SparseWeight | None
-
-    @property
-    def reference(self) -> Tensor:
-        weight = self.dense.dequantize().double()
-        return weight if self.sparse is None else weight + self.sparse.to_dense().double()
-
-    def operands(self, sparse_index: Tensor | None = None) -> WeightOperands:
-        dense, sparse = self.dense, self.sparse
-        tensors = (dense.scale, dense.zero) if isinstance(dense, UniformWeight) else (dense.table, dense.scale)
-        entries = (None,) * 3 if sparse is None else (sparse.row_offsets, sparse.columns, sparse.values)
-        sizes, parameters = (dense.out_features, dense.in_features), (dense.bits, dense.group_size)
-        return WeightOperands(dense.format, (dense.codes, *tensors), *entries, sparse_index, *sizes, parameters)
-
+class Case(cases.Case):
     def linear(self, x: Tensor, bias: Tensor | None = None, sparse_index: Tensor | None = None) -> Tensor:
         phase = "decode" if x.shape[0] == 1 else "batch" if x.shape[0] < 32 else "prefill"
         return cpu.BACKEND.kernels[self.dense.format, phase](x, self.operands(sparse_index), bias, "16bit")
@@ -51,56 +31,12 @@ class Case:
         return cpu.BACKEND.kernels[self.dense.format, "dequantize"](self.operands(), dtype)
 
 
-def make_dense(pick: random.Random, format: str, bits: int, out_features: int, in_features: int) -> DenseWeight:
-    codes = torch.randint(0, 2**bits, (out_features, in_features), dtype=torch.uint8)
-    group_size, dtype = pick.choice(GROUP_SIZES), pick.choice(DTYPES)
-    groups = tile16.group_count(in_features, group_size)
-    scale = (torch.rand(out_features, groups) + 0.5).to(dtype)
-    if format == "uniform":
-        zero = pick.choice([None, (torch.rand(out_features, groups) * 2**bits).to(dtype)])
-        return UniformWeight.pack(codes, scale, zero, bits=bits, group_size=group_size)
-    table_dtype = pick.choice(DTYPES)
-    if pick.random() < 0.3:
-        return LutWeight.pack(codes, torch.randn(1, 2**bits).to(table_dtype), scale, bits=bits, group_size=group_size)
-    return LutWeight.pack(codes, torch.randn(out_features, 2**bits).to(table_dtype), bits=bits)
-
-
-def make_sparse(pick: random.Random, kind: str, out_features: int, in_features: int) -> SparseWeight | None:
-    mask = torch.rand(out_features, in_features) < 0.005
-    if kind == "none":
-        return None
-    if kind == "no_entries":
-        mask[:] = False
-    if kind == "empty_rows":
-        mask[::2] = False
-        mask[1::2, ::7] = True
-    if kind == "full_row":
-        mask[pick.randrange(out_features)] = True
-    if kind == "full_column":
-        mask[:, pick.randrange(in_features)] = True
-    values_dtype = pick.choice((torch.float16, torch.bfloat16))
-    return SparseWeight.from_dense(3 * torch.randn(out_features, in_features), mask, values_dtype)
-
-
 def make_case(pick: random.Random, format: str, bits: int, sparse: str | None = None) -> Case:
     out_features, in_features = pick.choice(OUT_FEATURES), pick.choice(IN_FEATURES)
     return Case(
         make_dense(pick, format, bits, out_features, in_features),
         make_sparse(pick, sparse or pick.choice(SPARSE), out_features, in_features),
     )
-
-
-def relative_error(y: Tensor, reference: Tensor) -> float:
-    """The largest over tokens."""
-    return float(((y.double() - reference).norm(dim=1) / reference.norm(dim=1)).max())
-
-
-@pytest.fixture
-def pick(request: pytest.FixtureRequest) -> random.Random:
-    seed = random.SystemRandom().getrandbits(32)
-    request.node.add_report_section("setup", "seed", str(seed))
-    torch.manual_seed(seed)
-    return random.Random(seed)
 
 
 @pytest.fixture

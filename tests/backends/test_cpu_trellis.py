@@ -5,16 +5,13 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor
-from viterbi_reference import random_walks
+from trellis_cases import DTYPES, KINDS, operands, random_sparse, random_weight
 
 from requant_kernels.backends import cpu
-from requant_kernels.formats import SparseWeight, TrellisWeight, trellis
 from requant_kernels.operands import WeightOperands
 
 INSTRUCTION_SETS = cpu.INSTRUCTION_SETS[: len(cpu._cpu.instruction_sets())]
-KINDS = [(code, bits) for code in trellis.CODES for bits in (2, 3, 4)]
 SHAPES = [(16, 16), (48, 576), (40, 100), (1, 33), (96, 256), (17, 7)]
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TOKENS = (1, 2, 3, 7, 16, 31, 33)
 # ||y - reference|| / (||x|| ||W||) per token: of 16-bit inputs the outputs alone are rounded.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 4e-3}
@@ -28,32 +25,6 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     assert cpu.instruction_set() == request.param
     yield request.param
     cpu.selected_instruction_set.cache_clear()
-
-
-def random_weight(code: str, bits: int, out_features: int, in_features: int) -> TrellisWeight:
-    out_padded, in_padded = trellis.padded_shape(out_features, in_features)
-    return TrellisWeight.pack(
-        random_walks((out_padded // 16, in_padded // 16), bits, trellis.VALUES_PER_STEP[code]),
-        (torch.rand(out_padded) + 0.5).to(DTYPES[int(torch.randint(3, ()))]),
-        torch.randint(0, 2, (in_features,)) * 2 - 1,
-        torch.randint(0, 2, (out_features,)) * 2 - 1,
-        torch.randn(trellis.CODEBOOK_SHAPE) if code == "hyb" else None,
-        bits=bits,
-        code=code,
-    )
-
-
-def random_sparse(out_features: int, in_features: int, share: float) -> SparseWeight:
-    mask = torch.rand(out_features, in_features) < share
-    mask[:, int(torch.randint(in_features, ()))] = True
-    return SparseWeight.from_dense(3 * torch.randn(out_features, in_features), mask)
-
-
-def operands(dense: TrellisWeight, sparse: SparseWeight | None = None) -> WeightOperands:
-    tensors = (dense.codes, dense.scale, dense.input_signs, dense.output_signs, dense.codebook)
-    entries = (None,) * 3 if sparse is None else (sparse.row_offsets, sparse.columns, sparse.values)
-    sizes = (dense.out_features, dense.in_features)
-    return WeightOperands("trellis", tensors, *entries, None, *sizes, (dense.bits, dense.code))
 
 
 def linear(x: Tensor, weight: WeightOperands, bias: Tensor | None = None) -> Tensor:

@@ -59,7 +59,10 @@ def test_high_and_wide_products(kind: str) -> None:
     check(f"mul.hi.{kind} {{d}}, {{a}}, {{b}};", {"a": a, "b": b}, dtype, lambda a, b: a * b >> bits)
     check(f"mad.lo.{kind} {{d}}, {{a}}, {{b}}, {{c}};", {"a": a, "b": b, "c": c}, dtype, lambda a, b, c: a * b + c)
     check(
-        f"mad.hi.{kind} {{d}}, {{a}}, {{b}}, {{c}};", {"a": a, "b": b, "c": c}, dtype, lambda a, b, c: (a * b >> bits) + c
+        f"mad.hi.{kind} {{d}}, {{a}}, {{b}}, {{c}};",
+        {"a": a, "b": b, "c": c},
+        dtype,
+        lambda a, b, c: (a * b >> bits) + c,
     )
     if bits < 64:
         wide = f"{dtype[0]}{bits // 4}"
@@ -117,8 +120,8 @@ def test_carry_chains() -> None:
     rng = np.random.default_rng()
     inputs = {name: integers(rng, "u4") for name in ("a", "b", "c", "e")}
     for first, second, reference in (
-        ("add.cc.u32", "addc.u32", lambda a, b, c, e: (((c << 32) + a + (e << 32) + b) >> 32)),
-        ("sub.cc.u32", "subc.u32", lambda a, b, c, e: (((c << 32) + a - (e << 32) - b) >> 32)),
+        ("add.cc.u32", "addc.u32", lambda a, b, c, e: ((c << 32) + a + (e << 32) + b) >> 32),
+        ("sub.cc.u32", "subc.u32", lambda a, b, c, e: ((c << 32) + a - (e << 32) - b) >> 32),
     ):
         check(f"{first} %r1, {{a}}, {{b}}; {second} {{d}}, {{c}}, {{e}};", inputs, "u4", reference)
     check(
@@ -191,7 +194,10 @@ def test_funnel_shifts(mode: str) -> None:
         return n & 31 if mode == "wrap" else min(n, 32)
 
     check(
-        f"shf.l.{mode}.b32 {{d}}, {{a}}, {{b}}, {{n}};", inputs, "u4", lambda a, b, n: ((b << 32 | a) << amount(n)) >> 32
+        f"shf.l.{mode}.b32 {{d}}, {{a}}, {{b}}, {{n}};",
+        inputs,
+        "u4",
+        lambda a, b, n: ((b << 32 | a) << amount(n)) >> 32,
     )
     check(f"shf.r.{mode}.b32 {{d}}, {{a}}, {{b}}, {{n}};", inputs, "u4", lambda a, b, n: (b << 32 | a) >> amount(n))
 
@@ -305,7 +311,9 @@ def test_comparisons(name: str, kind: str) -> None:
     same = rng.random(len(a)) < 0.2
     b[same] = a[same]
     expected = COMPARISONS[name](a, b)
-    body = f"setp.{name}.{kind} %p1, {{a}}, {{b}}; selp.u32 {{d}}, 1, 0, %p1; set.{name}.u32.{kind} {{e}}, {{a}}, {{b}};"
+    body = (
+        f"setp.{name}.{kind} %p1, {{a}}, {{b}}; selp.u32 {{d}}, 1, 0, %p1; set.{name}.u32.{kind} {{e}}, {{a}}, {{b}};"
+    )
     got = run_lanes(body, {"a": a, "b": b}, {"d": "u4", "e": "u4"})
     np.testing.assert_array_equal(got["d"], expected)
     np.testing.assert_array_equal(got["e"], np.where(expected, 0xFFFFFFFF, 0))

@@ -61,7 +61,9 @@ def run_lanes(body: str, inputs: Mapping[str, np.ndarray], outputs: Mapping[str,
     assert count % WARP == 0
     names: dict[str, str] = {}
     before, after = "", ""
-    index = "  mov.u32 %r60, %ctaid.x;\n  shl.b32 %r60, %r60, 5;\n  mov.u32 %r61, %tid.x;\n  add.u32 %r60, %r60, %r61;\n"
+    index = (
+        "  mov.u32 %r60, %ctaid.x;\n  shl.b32 %r60, %r60, 5;\n  mov.u32 %r61, %tid.x;\n  add.u32 %r60, %r60, %r61;\n"
+    )
     number = 20
     results = {}
     for name, kind in [*inputs.items(), *outputs.items()]:
