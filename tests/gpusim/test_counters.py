@@ -8,6 +8,8 @@ import pytest
 from ptx_kernels import kernel
 from simulated_gpu import SimulatedGpu, device_array, extension
 
+pytestmark = pytest.mark.simulator
+
 SHARED = ".shared .align 16 .b8 tile[8192];\n"
 START = """
   mov.u32 %r1, %tid.x;
