@@ -9,7 +9,6 @@ With a file as its argument it writes all figures there: the budget that tests c
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import outside_interpreter
 from pairwise import covering_array
 
 from requant_kernels.backends.triton.tiles import TOKEN_BUCKETS, Kernel, tile_for
@@ -183,19 +183,8 @@ def figures(case: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_cases(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """`figures` of each, in a process of its own: in this one, the kernels may belong to the interpreter."""
-    with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": cache}
-        finished = subprocess.run(
-            [sys.executable, __file__],
-            input=json.dumps(list(cases)),
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert finished.returncode == 0, finished.stderr[-4000:]
-    return json.loads(finished.stdout)
+    """`figures` of each."""
+    return outside_interpreter.run_cases(__file__, cases)
 
 
 def write_budget(file: Path) -> None:

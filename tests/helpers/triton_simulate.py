@@ -10,16 +10,14 @@ Run as a program, outside of the interpreter, it reads cases as JSON from its in
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
+import outside_interpreter
 import simulated_gpu
 import torch
 
@@ -129,19 +127,8 @@ def run_case(case: Mapping[str, Any], driver: SimulatedDriver) -> dict[str, Any]
 
 
 def run_cases(cases: Sequence[Mapping[str, Any]], multiprocessors: int) -> list[dict[str, Any]]:
-    """`run_case` of each, in a process of its own: in this one, the kernels may belong to the interpreter."""
-    with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": cache}
-        finished = subprocess.run(
-            [sys.executable, __file__, str(multiprocessors)],
-            input=json.dumps(list(cases)),
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert finished.returncode == 0, finished.stderr[-4000:]
-    return json.loads(finished.stdout)
+    """`run_case` of each on a device with so many multiprocessors."""
+    return outside_interpreter.run_cases(__file__, cases, str(multiprocessors))
 
 
 def main() -> None:
