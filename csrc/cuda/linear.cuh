@@ -122,15 +122,16 @@ __global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMulti
     commit_copies();
     if (sparse) {
       const uint16_t* present = chunks + stage * chunk_length;
-      add_sparse(p, sparse_sums, tile, chunk, min(next, end) - chunk, input_warp, Shape::kInputWarps, tokens, lane,
-                 [&](int token, int input) {
-                   if constexpr (Weights::kRotated) {
-                     const int64_t index = (first_token + token) * p.sparse_in_features + chunk + input;
-                     return number_of(load_number(p.sparse_x, p.sparse_x_dtype, index), p.sparse_x_dtype);
-                   } else {
-                     return Numbers<Number>::to_float(present[token * row_length + input]);
-                   }
-                 });
+      constexpr bool kWholeSlices = kStride % kSliceInputs == 0;  // chunks are multiples of kStride
+      add_sparse<kWholeSlices>(p, sparse_sums, tile, chunk, min(next, end) - chunk, input_warp, Shape::kInputWarps,
+                               tokens, lane, [&](int token, int input) {
+                                 if constexpr (Weights::kRotated) {
+                                   const int64_t index = (first_token + token) * p.sparse_in_features + chunk + input;
+                                   return number_of(load_number(p.sparse_x, p.sparse_x_dtype, index), p.sparse_x_dtype);
+                                 } else {
+                                   return Numbers<Number>::to_float(present[token * row_length + input]);
+                                 }
+                               });
     }
     const int x_bytes = 2 * (stage * chunk_length - chunk);  // from `rows` to where input 0 would be
 #pragma unroll 1

@@ -58,7 +58,8 @@ struct CtaShape {
   static constexpr int kRowWarps = kTokenTiles;
   static constexpr int kInputWarps = kWarps / kRowWarps;
   static constexpr int kRows = 16 * kRowWarps;
-  static constexpr int kCtasPerMultiprocessor = kTokenTiles == 4 ? 3 : 5;  // that registers must leave room for
+  // That registers must leave room for: the more tokens, the more sums.
+  static constexpr int kCtasPerMultiprocessor = kTokenTiles == 1 ? 5 : kTokenTiles == 2 ? 4 : 3;
 };
 
 }  // namespace requant::cuda
