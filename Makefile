@@ -25,10 +25,11 @@ test: $(VENV)/installed lint gpusim-if-possible
 NVCC := $(firstword $(wildcard $(addsuffix /bin/nvcc,$(CUDA_HOME))) $(shell command -v nvcc))
 CUDA_ARCHS ?= 80;90
 gpusim: $(VENV)/installed
-	$(BIN)/cmake -S . -B build/gpusim -G Ninja -DCMAKE_BUILD_TYPE=Release -DREQUANT_GPUSIM=ON '-DREQUANT_CUDA_ARCHS=$(CUDA_ARCHS)' \
+	$(BIN)/cmake -S . -B build/gpusim -G Ninja -DCMAKE_BUILD_TYPE=Release -DREQUANT_GPUSIM=ON \
+		-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(abspath build/gpusim) '-DREQUANT_CUDA_ARCHS=$(CUDA_ARCHS)' \
 		-DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 		-Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
-	$(BIN)/cmake --build build/gpusim --target _cuda _cuda_gpusim
+	$(BIN)/cmake --build build/gpusim --target _cuda _cuda_gpusim _gpusim
 
 ptx: gpusim
 	PYTHONPATH=tests/gpusim:tests/helpers $(BIN)/python tests/gpusim/write_launches.py build/launches

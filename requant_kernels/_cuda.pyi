@@ -77,4 +77,43 @@ def dequantize(
     capability: int,
     /,
 ) -> None: ...
+def trellis_rotate_inputs(
+    weight: Weight,
+    x: int,
+    x_dtype: int,
+    tokens: int,
+    rotated: int,
+    token_factors: int,
+    stream: int,
+    multiprocessors: int,
+    capability: int,
+    /,
+) -> None: ...
+def trellis_sparse_products(
+    weight: Weight,
+    x_transposed: int,
+    x_dtype: int,
+    tokens: int,
+    token_stride: int,
+    sums: int,
+    stream: int,
+    multiprocessors: int,
+    capability: int,
+    /,
+) -> None: ...
+def trellis_finish_outputs(
+    weight: Weight,
+    products: int,
+    token_factors: int,
+    sparse_sums: int,
+    tokens: int,
+    bias: int,
+    bias_dtype: int,
+    y: int,
+    y_dtype: int,
+    stream: int,
+    multiprocessors: int,
+    capability: int,
+    /,
+) -> None: ...
 def architectures() -> str: ...

@@ -78,7 +78,7 @@ ROUTES: Mapping[tuple[str, str], Phases] = {
     ("cpu", "trellis"): CPU_PHASES,
     ("cuda", "uniform"): CUDA_PHASES,
     ("cuda", "lut"): CUDA_PHASES,
-    ("cuda", "trellis"): ((None, "linear"),),
+    ("cuda", "trellis"): CUDA_PHASES,
     ("triton", "uniform"): TRITON_PHASES,
     ("triton", "lut"): TRITON_PHASES,
     ("triton", "trellis"): ((16, "decode"), (None, "prefill")),

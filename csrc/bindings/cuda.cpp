@@ -9,6 +9,7 @@
 #include "bindings/address.h"
 #include "common/tile16.h"
 #include "cuda/arguments.h"
+#include "cuda/trellis.h"
 
 #ifdef REQUANT_SIMULATED
 #include "device_bindings.h"
@@ -89,6 +90,33 @@ void run_dequantize(const Weight& weight, int64_t row_begin, int64_t row_end, Ad
              device_of(stream, multiprocessors, capability));
 }
 
+void run_trellis_rotate_inputs(const Weight& weight, Address x, int x_dtype, int64_t tokens, Address rotated,
+                               Address token_factors, Address stream, int multiprocessors, int capability) {
+  const py::gil_scoped_release released;
+  rotate_inputs({weight, at<const void>(x), static_cast<Dtype>(x_dtype), tokens, TrellisOrder::kPlain,
+                 at<void>(rotated), pad_to_trellis_tile(weight.in_features), at<float>(token_factors)},
+                device_of(stream, multiprocessors, capability));
+}
+
+void run_trellis_sparse_products(const Weight& weight, Address x_transposed, int x_dtype, int64_t tokens,
+                                 int64_t token_stride, Address sums, Address stream, int multiprocessors,
+                                 int capability) {
+  const py::gil_scoped_release released;
+  trellis_sparse_products(
+      {weight, at<const void>(x_transposed), static_cast<Dtype>(x_dtype), tokens, token_stride, at<float>(sums)},
+      device_of(stream, multiprocessors, capability));
+}
+
+void run_trellis_finish_outputs(const Weight& weight, Address products, Address token_factors, Address sparse_sums,
+                                int64_t tokens, Address bias, int bias_dtype, Address y, int y_dtype, Address stream,
+                                int multiprocessors, int capability) {
+  const py::gil_scoped_release released;
+  finish_outputs({weight, at<const void>(products), 1, tokens, TrellisOrder::kPlain, at<const float>(token_factors),
+                  at<const float>(sparse_sums), 1, at<const void>(bias), static_cast<Dtype>(bias_dtype), at<void>(y),
+                  static_cast<Dtype>(y_dtype)},
+                 device_of(stream, multiprocessors, capability));
+}
+
 }  // namespace
 }  // namespace requant::cuda
 
@@ -96,7 +124,7 @@ PYBIND11_MODULE(REQUANT_MODULE, module) {
   using namespace requant::cuda;
   module.doc() = "CUDA kernels over raw device addresses; use requant_kernels.backends.cuda.";
 
-  py::class_<Weight>(module, "Weight", "W = D + S at borrowed addresses.");
+  py::class_<Weight>(module, "Weight", py::module_local(), "W = D + S at borrowed addresses.");
   module.def("uniform_weight", &uniform_weight);
   module.def("lut_weight", &lut_weight);
   module.def("trellis_weight", &trellis_weight);
@@ -106,6 +134,9 @@ PYBIND11_MODULE(REQUANT_MODULE, module) {
              });
   module.def("linear", &run_linear);
   module.def("dequantize", &run_dequantize);
+  module.def("trellis_rotate_inputs", &run_trellis_rotate_inputs);
+  module.def("trellis_sparse_products", &run_trellis_sparse_products);
+  module.def("trellis_finish_outputs", &run_trellis_finish_outputs);
   module.attr("MAX_TOKENS") = kMaxTokens;
   module.def(
       "architectures", [] { return std::string(REQUANT_CUDA_ARCHITECTURES); },

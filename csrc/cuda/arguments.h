@@ -69,7 +69,8 @@ size_t workspace_bytes(const Weight& weight, int64_t tokens, const Device& devic
 void linear(const LinearArguments& arguments, const Device& device);
 
 // Rows row_begin ..< row_end of W = D + S into w [row_end - row_begin, in_features]; row_begin a multiple of 16.
-// Trellis: rows of diag(scale) C, without the sparse part, [row_end - row_begin, in_features padded to 16].
+// Trellis: rows of diag(scale) C, of padded rows, too, without the sparse part, [row_end - row_begin, in_features
+// padded to 16]; row_end is a multiple of 16. Without a scale: rows of C times trellis_unit (trellis.h).
 struct DequantizeArguments {
   Weight weight;
   int64_t row_begin;

@@ -15,6 +15,7 @@
 #include "cuda/arguments.h"
 #include "cuda/check_launch.h"
 #include "cuda/primitives.cuh"
+#include "cuda/trellis.h"
 
 namespace requant::cuda {
 namespace {
@@ -217,6 +218,7 @@ Kernel kernel_for(const Weight& weight) {
 }  // namespace
 
 void dequantize(const DequantizeArguments& arguments, const Device& device) {
+  if (arguments.weight.format == Format::kTrellis) return trellis_rows(arguments, device);
   const int64_t row_begin = arguments.row_begin, row_end = arguments.row_end;
   if (row_begin % kTileRows != 0 || row_begin < 0 || row_end <= row_begin || row_end > arguments.weight.out_features) {
     refuse("rows " + std::to_string(row_begin) + " ..< " + std::to_string(row_end) + " are no tiles of the weight");

@@ -24,11 +24,13 @@ __global__ void add_splits_kernel(const float* partials, int splits, int64_t tok
 
 namespace {
 
-// input / 16 * multiplier / 2^32 = input / group_size, rounded down, as long as the product of both is below 2^36.
+// input * multiplier / 2^32 = input / group_size, rounded down, as long as the product of both is below 2^37 (both are
+// multiples of 32).
 uint32_t group_multiplier(int64_t group_size) {
-  const int64_t units = group_size / 32;
-  return static_cast<uint32_t>(((int64_t{1} << 31) + units - 1) / units);
+  return static_cast<uint32_t>(((int64_t{1} << 32) + group_size - 1) / group_size);
 }
+
+}  // namespace
 
 LinearParameters make_parameters(const LinearArguments& arguments, const Plan& plan) {
   const Weight& weight = arguments.weight;
@@ -47,7 +49,7 @@ LinearParameters make_parameters(const LinearArguments& arguments, const Plan& p
   p.bias = arguments.bias;
   p.bias_dtype = arguments.bias_dtype;
   p.y = arguments.y;
-  p.partials = static_cast<float*>(arguments.workspace);
+  p.partials = plan.splits > 1 ? static_cast<float*>(arguments.workspace) : nullptr;
   p.split_inputs = plan.split_inputs;
   p.chunk_inputs = plan.chunk_inputs;
   const int64_t tile_tokens = arguments.tokens < 8 * plan.token_tiles ? arguments.tokens : 8 * plan.token_tiles;
@@ -55,6 +57,8 @@ LinearParameters make_parameters(const LinearArguments& arguments, const Plan& p
   p.slices = static_cast<int>((weight.in_features + kSliceInputs - 1) / kSliceInputs);
   return p;
 }
+
+namespace {
 
 Launch find_launch(const Weight& weight, Dtype dtype) {
   switch (weight.format) {
@@ -75,6 +79,7 @@ void linear(const LinearArguments& arguments, const Device& device) {
     throw std::invalid_argument("tokens must lie in 1.." + std::to_string(kMaxTokens) + ", got " +
                                 std::to_string(arguments.tokens));
   }
+  if (weight.format == Format::kTrellis) return linear_trellis(arguments, device);
   if (arguments.x_dtype == Dtype::kBFloat16 && device.capability < 80) {
     throw std::invalid_argument("bf16 inputs need a device of compute capability 8.0, this one has " +
                                 std::to_string(device.capability / 10) + "." + std::to_string(device.capability % 10));

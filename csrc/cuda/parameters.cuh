@@ -24,19 +24,24 @@ struct LinearParameters {
   int blocks;                 // of 64 inputs, in one tile
   int tile_bytes;             // of codes in one tile
   int groups;                 // in one row
-  uint32_t group_multiplier;  // input / 16 times this, divided by 2^32, is the number of the group
+  uint32_t group_multiplier;  // input times this, divided by 2^32, is the number of the group
   int scale_bytes_log2;
   const void* x;  // [tokens, in_features], 16-bit
   int tokens;
   bool aligned_x;  // every row of x starts at a multiple of 16 bytes
   const void* bias;
   Dtype bias_dtype;
-  void* y;               // [tokens, out_features]; used if there is one split
-  float* partials;       // [splits, tokens, out_features]; used otherwise
-  int split_inputs;      // inputs of one split
-  int chunk_inputs;      // inputs of x in shared memory at a time: a power of two
-  int token_slots_log2;  // tokens of a tile, rounded up to a power of two: lanes side by side in the sparse part
-  int slices;            // of the sparse index, in one tile
+  void* y;          // [tokens, out_features]; used if there are no partials
+  float* partials;  // [splits, tokens, out_features], or null
+  // Of a rotated weight, whose rows are others than those of S: what S is multiplied with, and its own partials.
+  const void* sparse_x;  // [tokens, sparse_in_features]
+  int64_t sparse_in_features;
+  Dtype sparse_x_dtype;
+  float* sparse_partials;  // [splits, tokens, out_features]
+  int split_inputs;        // inputs of one split
+  int chunk_inputs;        // inputs of x in shared memory at a time: a power of two
+  int token_slots_log2;    // tokens of a tile, rounded up to a power of two: lanes side by side in the sparse part
+  int slices;              // of the sparse index, in one tile
 };
 
 // How a CTA's warps share its rows and inputs, by the number of 8-token tiles that it computes.
@@ -53,7 +58,8 @@ struct CtaShape {
   static constexpr int kRowWarps = kTokenTiles;
   static constexpr int kInputWarps = kWarps / kRowWarps;
   static constexpr int kRows = 16 * kRowWarps;
-  static constexpr int kCtasPerMultiprocessor = kTokenTiles == 4 ? 3 : 5;  // that registers must leave room for
+  // That registers must leave room for: the more tokens, the more sums.
+  static constexpr int kCtasPerMultiprocessor = kTokenTiles == 1 ? 5 : kTokenTiles == 2 ? 4 : 3;
 };
 
 }  // namespace requant::cuda

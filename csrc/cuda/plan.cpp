@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "cuda/launch.h"
 #include "cuda/parameters.cuh"
 
 namespace requant::cuda {
@@ -59,6 +60,7 @@ Plan make_plan(const Weight& weight, int64_t tokens, const Device& device) {
 }
 
 size_t workspace_bytes(const Weight& weight, int64_t tokens, const Device& device) {
+  if (weight.format == Format::kTrellis) return trellis_workspace_bytes(weight, tokens, device);
   const Plan plan = make_plan(weight, tokens, device);
   return plan.splits == 1 ? 0 : static_cast<size_t>(plan.splits * tokens * weight.out_features) * sizeof(float);
 }

@@ -48,6 +48,12 @@ __device__ __forceinline__ int keep(int value) {
   return __shfl_sync(kAllLanes, value, static_cast<int>(threadIdx.x % kWarpLanes));
 }
 
+// The same for a constant: a second one for an instruction that can hold one. What comes from different lanes stays in
+// different registers, as the matrix product wants it, even if it is equal.
+__device__ __forceinline__ uint32_t keep_constant(uint32_t value, int lane = 0) {
+  return __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x % kWarpLanes) == lane ? value : 0, lane);
+}
+
 template <class Element>
 __device__ __forceinline__ Element* keep(Element* pointer) {
   const auto address = reinterpret_cast<uint64_t>(pointer);
@@ -159,7 +165,12 @@ struct Numbers<__nv_bfloat16> {
 
   __device__ static uint32_t pair(float low, float high) { return bits(__floats2bfloat162_rn(low, high)); }
   __device__ static uint32_t multiply_add(uint32_t a, uint32_t b, uint32_t c) {
+#if __CUDA_ARCH__ >= 800
     return bits(__hfma2(bfloat162_of(a), bfloat162_of(b), bfloat162_of(c)));
+#else
+    __trap();  // as in multiply_tile
+    return a ^ b ^ c;
+#endif
   }
   // As a multiply-add: before sm_90 there is no other bf16 addition.
   __device__ static uint32_t add(uint32_t a, uint32_t b) { return multiply_add(a, kOnes, b); }

@@ -11,34 +11,20 @@ __device__ __forceinline__ void store_number(void* numbers, Dtype dtype, int64_t
   static_cast<uint16_t*>(numbers)[index] = narrow(value, dtype);
 }
 
-// Adds the sums of the warps that share a row, in order, and writes rows of y, or of this split's partial sums.
-// value(token_tile, element) is the calling lane's
-// fragment; the sums of one warp stand as [tokens][16 rows], padded.
-template <class Weights, int kTokenTiles, class Value>
-__device__ __forceinline__ void write_sums(const LinearParameters& p, float* shared, float* sparse_sums, Value value) {
+// Adds the sums of the warps that share a row, in order, and hands every sum to store(place in [tokens, out_features],
+// row, sum). value(token_tile, element) is the calling lane's fragment; the sums of one warp stand as [tokens][16
+// rows], padded, in `shared`, which all have left.
+template <int kTokenTiles, class Value, class Store>
+__device__ __forceinline__ void add_warps(const LinearParameters& p, float* shared, Value value, Store store) {
   using Shape = CtaShape<kTokenTiles>;
   constexpr int kWarpSums = Shape::kTokens * kSumsRowLength;
   const int warp = threadIdx.x / kWarpLanes, lane = threadIdx.x % kWarpLanes;
-  const bool sparse = p.weight.sparse.offsets != nullptr;
-  float fragment[kTokenTiles][4];
-  if (sparse) finish_sparse_sums(sparse_sums, p.token_slots_log2, lane);
 #pragma unroll
   for (int token_tile = 0; token_tile < kTokenTiles; ++token_tile) {
 #pragma unroll
     for (int element = 0; element < 4; ++element) {
       const int row = lane / 4 + element / 2 * 8, token = token_tile * kTokensPerTile + lane % 4 * 2 + element % 2;
-      const bool has_sum = sparse && token < 1 << p.token_slots_log2;
-      fragment[token_tile][element] =
-          value(token_tile, element) + (has_sum ? sparse_sums[row * kWarpLanes + token] : 0.0f);
-    }
-  }
-  __syncthreads();  // all have read x and their sparse sums for the last time
-#pragma unroll
-  for (int token_tile = 0; token_tile < kTokenTiles; ++token_tile) {
-#pragma unroll
-    for (int element = 0; element < 4; ++element) {
-      const int row = lane / 4 + element / 2 * 8, token = token_tile * kTokensPerTile + lane % 4 * 2 + element % 2;
-      shared[warp * kWarpSums + token * kSumsRowLength + row] = fragment[token_tile][element];
+      shared[warp * kWarpSums + token * kSumsRowLength + row] = value(token_tile, element);
     }
   }
   __syncthreads();
@@ -52,13 +38,53 @@ __device__ __forceinline__ void write_sums(const LinearParameters& p, float* sha
     float sum = 0;
 #pragma unroll
     for (int input_warp = 0; input_warp < Shape::kInputWarps; ++input_warp) sum += warp_sums[input_warp * kWarpSums];
-    const int64_t place = (first_token + token) * p.weight.out_features + first_row + row;
-    if (gridDim.z > 1) {
-      p.partials[blockIdx.z * (p.tokens * p.weight.out_features) + place] = sum;
-    } else {
-      if (p.bias != nullptr) sum += number_of(load_number(p.bias, p.bias_dtype, first_row + row), p.bias_dtype);
-      store_number(p.y, Numbers<typename Weights::Number>::kDtype, place, sum);
+    store((first_token + token) * p.weight.out_features + first_row + row, first_row + row, sum);
+  }
+}
+
+// Writes rows of y, or of this split's partial sums. value(token_tile, element) is the calling lane's fragment of the
+// dense sums.
+template <class Weights, int kTokenTiles, class Value>
+__device__ __forceinline__ void write_sums(const LinearParameters& p, float* shared, float* sparse_sums, Value value) {
+  const int lane = threadIdx.x % kWarpLanes;
+  const bool sparse = p.weight.sparse.offsets != nullptr;
+  if (sparse) finish_sparse_sums(sparse_sums, p.token_slots_log2, lane);
+  float fragment[kTokenTiles][4], sparse_fragment[Weights::kRotated ? kTokenTiles : 1][4];
+#pragma unroll
+  for (int token_tile = 0; token_tile < kTokenTiles; ++token_tile) {
+#pragma unroll
+    for (int element = 0; element < 4; ++element) {
+      const int row = lane / 4 + element / 2 * 8, token = token_tile * kTokensPerTile + lane % 4 * 2 + element % 2;
+      const bool has_sum = sparse && token < 1 << p.token_slots_log2;
+      const float sparse_sum = has_sum ? sparse_sums[row * kWarpLanes + token] : 0.0f;
+      fragment[token_tile][element] = value(token_tile, element);
+      if constexpr (Weights::kRotated) {
+        sparse_fragment[token_tile][element] = sparse_sum;
+      } else {
+        fragment[token_tile][element] += sparse_sum;
+      }
     }
+  }
+  __syncthreads();  // all have read x and their sparse sums for the last time
+  const int64_t split_begin = static_cast<int64_t>(blockIdx.z) * p.tokens * p.weight.out_features;
+  const auto dense = [&](int token_tile, int element) { return fragment[token_tile][element]; };
+  if constexpr (Weights::kRotated) {
+    add_warps<kTokenTiles>(p, shared, dense,
+                           [&](int64_t place, int64_t, float sum) { p.partials[split_begin + place] = sum; });
+    if (!sparse) return;
+    __syncthreads();
+    add_warps<kTokenTiles>(
+        p, shared, [&](int token_tile, int element) { return sparse_fragment[token_tile][element]; },
+        [&](int64_t place, int64_t, float sum) { p.sparse_partials[split_begin + place] = sum; });
+  } else {
+    add_warps<kTokenTiles>(p, shared, dense, [&](int64_t place, int64_t row, float sum) {
+      if (p.partials != nullptr) {
+        p.partials[split_begin + place] = sum;
+      } else {
+        if (p.bias != nullptr) sum += number_of(load_number(p.bias, p.bias_dtype, row), p.bias_dtype);
+        store_number(p.y, Numbers<typename Weights::Number>::kDtype, place, sum);
+      }
+    });
   }
 }
 

@@ -12,7 +12,7 @@ caching allocator owns all memory and a CUDA graph may capture the call. (Withou
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from importlib import resources
 from types import ModuleType
@@ -23,18 +23,13 @@ from torch import Tensor
 
 from requant_kernels.backends import reference
 from requant_kernels.backends.native import DTYPES, address, dtype_number, native_weight
+from requant_kernels.backends.sparse_tiles import INDEX_DTYPE, prepare_sparse
 from requant_kernels.dispatch import Backend, Kernel
-from requant_kernels.formats import SparseWeight, tile16
+from requant_kernels.formats import tile16, trellis
 from requant_kernels.operands import WeightOperands
 
 SCRATCH_BYTES = 64 << 20
 """Of decoded rows in prefill, at most."""
-
-SLICE_INPUTS = 256
-"""The sparse index is made of pieces of 16 rows and so many inputs."""
-
-INDEX_DTYPE = torch.int32
-"""Of the sparse index: tells it from another backend's."""
 
 FIRST_CAPABILITY = {torch.float16: 75, torch.bfloat16: 80}
 """The compute capability, 10 * major + minor, from which on there are fused kernels for inputs of a dtype."""
@@ -113,7 +108,8 @@ class CudaKernels:
         """The kernel for a few tokens."""
         launch = self._devices.launch(x.device)
         if launch.capability < FIRST_CAPABILITY.get(x.dtype, launch.capability + 1):
-            return self.prefill(x, weight, bias, activations)
+            prefill = self.trellis_prefill if weight.format == "trellis" else self.prefill
+            return prefill(x, weight, bias, activations)
         weight, x = _indexed(weight), _aligned(x)
         native = native_weight(self._extension, weight)
         tokens = x.numel() // weight.in_features
@@ -139,13 +135,9 @@ class CudaKernels:
         out_features, in_features = weight.out_features, weight.in_features
         inputs = x.view(-1, in_features)
         y = x.new_empty((inputs.shape[0], out_features))
-        tiles = max(SCRATCH_BYTES // (tile16.TILE_ROWS * in_features * x.itemsize), 1)
-        rows = min(tiles * tile16.TILE_ROWS, out_features)
-        scratch = x.new_empty((rows, in_features))
         bias = None if bias is None else bias.to(x.dtype)
-        for begin in range(0, out_features, rows):
-            end = min(begin + rows, out_features)
-            slice = scratch[: end - begin]
+        for begin, slice in _slices(y, in_features):
+            end = begin + slice.shape[0]
             self._dequantize_rows(weight, begin, end, slice)
             if bias is None:
                 torch.mm(inputs, slice.T, out=y[:, begin:end])
@@ -159,6 +151,85 @@ class CudaKernels:
         self._dequantize_rows(_indexed(weight), 0, weight.out_features, w)
         return w
 
+    def trellis_prefill(self, x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
+        """The kernel of format trellis for many tokens: slices of rows of C, each used at once by torch's matrix
+        product, between the rotations of inputs and outputs. Rotated inputs and products are fp16, every token over a
+        power of two of its own.
+        """
+        if x.dtype == torch.float32:
+            return reference.linear(x, weight, bias, activations)
+        weight = _indexed(weight)
+        launch, native = self._devices.launch(x.device), native_weight(self._extension, weight)
+        out_padded, in_padded = trellis.padded_shape(weight.out_features, weight.in_features)
+        inputs = x.view(-1, weight.in_features)
+        tokens = inputs.shape[0]
+        rotated = x.new_empty((tokens, in_padded), dtype=torch.float16)
+        factors = x.new_empty(tokens, dtype=torch.float32)
+        with self._devices.running(x.device, (x, *_tensors(weight)), (rotated, factors)):
+            self._extension.trellis_rotate_inputs(
+                native,
+                x.data_ptr(),
+                DTYPES[x.dtype],
+                tokens,
+                rotated.data_ptr(),
+                factors.data_ptr(),
+                *launch,
+            )
+        products = x.new_empty((tokens, out_padded), dtype=torch.float16)
+        codes, _, *rest = weight.dense
+        unscaled = weight._replace(dense=(codes, None, *rest))
+        for begin, slice in _slices(products, in_padded):
+            self._dequantize_rows(unscaled, begin, begin + slice.shape[0], slice)
+            torch.mm(rotated, slice.T, out=products[:, begin : begin + slice.shape[0]])
+        sums = self._sparse_products(inputs, weight)
+        y = x.new_empty((*x.shape[:-1], weight.out_features))
+        with self._devices.running(x.device, (products, factors, sums, bias, *_tensors(weight)), (y,)):
+            self._extension.trellis_finish_outputs(
+                native,
+                products.data_ptr(),
+                factors.data_ptr(),
+                address(sums),
+                tokens,
+                address(bias),
+                dtype_number(bias),
+                y.data_ptr(),
+                DTYPES[y.dtype],
+                *launch,
+            )
+        return y
+
+    def _sparse_products(self, inputs: Tensor, weight: WeightOperands) -> Tensor | None:
+        """inputs @ S.T of a weight of format trellis, fp32 [tokens, out_features padded to 16], or None without S."""
+        if weight.sparse_index is None:
+            return None
+        tokens = inputs.shape[0]
+        transposed = torch.nn.functional.pad(inputs.T, (0, tokens % 2)).contiguous()
+        out_padded, _ = trellis.padded_shape(weight.out_features, weight.in_features)
+        sums = inputs.new_empty((tokens, out_padded), dtype=torch.float32)
+        with self._devices.running(inputs.device, (transposed, weight.sparse_index), (sums,)):
+            self._extension.trellis_sparse_products(
+                native_weight(self._extension, weight),
+                transposed.data_ptr(),
+                DTYPES[inputs.dtype],
+                tokens,
+                transposed.shape[1],
+                sums.data_ptr(),
+                *self._devices.launch(inputs.device),
+            )
+        return sums
+
+    def trellis_dequantize(self, weight: WeightOperands, dtype: torch.dtype) -> Tensor:
+        """The kernel of format trellis that makes all of W. It rounds values of C to fp16: fp32 is the reference's."""
+        if dtype == torch.float32:
+            return reference.dequantize(weight, dtype)
+        _, _, input_signs, output_signs, _ = weight.dense
+        assert input_signs is not None
+        assert output_signs is not None
+        rotated = torch.empty(trellis.padded_shape(weight.out_features, weight.in_features), device=weight.codes.device)
+        self._dequantize_rows(weight, 0, rotated.shape[0], rotated)
+        dense, sparse = trellis.rotate_back(rotated, input_signs, output_signs), weight.sparse_weight
+        return (dense if sparse is None else dense + sparse.to_dense()).to(dtype)
+
     def _dequantize_rows(self, weight: WeightOperands, begin: int, end: int, w: Tensor) -> None:
         """Rows begin ..< end of W into w [end - begin, in_features]; begin is a multiple of 16."""
         native = native_weight(self._extension, weight)
@@ -171,8 +242,9 @@ class CudaKernels:
         phases: dict[str, Kernel] = {"fused": self.fused, "prefill": self.prefill, "dequantize": self.dequantize}
         return {
             **{(format, phase): kernel for format in ("uniform", "lut") for phase, kernel in phases.items()},
-            ("trellis", "linear"): reference.linear,
-            ("trellis", "dequantize"): reference.dequantize,
+            ("trellis", "fused"): self.fused,
+            ("trellis", "prefill"): self.trellis_prefill,
+            ("trellis", "dequantize"): self.trellis_dequantize,
             ("uniform", "embedding"): reference.embedding,
         }
 
@@ -180,6 +252,16 @@ class CudaKernels:
 def _tensors(weight: WeightOperands) -> tuple[Tensor | None, ...]:
     """What kernels read of a weight."""
     return *weight.dense, weight.sparse_index
+
+
+def _slices(products: Tensor, inputs: int) -> Iterator[tuple[int, Tensor]]:
+    """(first row, scratch [rows, inputs]) for products [tokens, rows] slice by slice, in one scratch of their dtype."""
+    out_features = products.shape[1]
+    tiles = max(SCRATCH_BYTES // (tile16.TILE_ROWS * inputs * products.itemsize), 1)
+    rows = min(tiles * tile16.TILE_ROWS, out_features)
+    scratch = products.new_empty((rows, inputs))
+    for begin in range(0, out_features, rows):
+        yield begin, scratch[: min(rows, out_features - begin)]
 
 
 def _aligned(tensor: Tensor) -> Tensor:
@@ -194,31 +276,6 @@ def _indexed(weight: WeightOperands) -> WeightOperands:
         return weight
     index = prepare_sparse(row_offsets, columns, values, weight.out_features, weight.in_features)
     return weight._replace(sparse_index=index)
-
-
-def prepare_sparse(row_offsets: Tensor, columns: Tensor, values: Tensor, out_features: int, in_features: int) -> Tensor:
-    """The sparse index, int32 [tiles * slices + 1 + entries], on the device of the tensors: the entries of CSR by tiles
-    of 16 rows and slices of 256 inputs, each of them sorted by (input, row).
-
-        offsets  of (tile 0, slice 0) | (tile 0, slice 1) | ... | number of entries
-        entries  bit 31          16 15        12 11             0
-                    16-bit value   | row in tile | input % 4096
-
-    Raises ValueError if row offsets or columns are out of range or columns do not rise within a row.
-    """
-    sparse = SparseWeight(row_offsets, columns, values, in_features)
-    sparse.validate()
-    rows, inputs = sparse.rows_and_columns()
-    tiles = tile16.round_up(out_features, tile16.TILE_ROWS) // tile16.TILE_ROWS
-    slices = -(-in_features // SLICE_INPUTS)
-    piece = rows // tile16.TILE_ROWS * slices + inputs // SLICE_INPUTS
-    row = rows % tile16.TILE_ROWS
-    order = ((piece * SLICE_INPUTS + inputs % SLICE_INPUTS) * tile16.TILE_ROWS + row).argsort()
-    pieces = torch.arange(tiles * slices + 1, device=rows.device)
-    offsets = torch.searchsorted(piece[order], pieces)
-    value_bits = values.view(torch.int16).to(torch.int64) & 0xFFFF
-    entries = (value_bits << 16 | row << 12 | inputs & 0xFFF)[order]
-    return torch.cat((offsets, entries)).to(INDEX_DTYPE)
 
 
 def architectures() -> tuple[str, ...]:

@@ -17,11 +17,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from requant_kernels.formats.sparse import SparseWeight
 from requant_kernels.formats.tile16 import TILE_ROWS
 
 SLICE_INPUTS = 256
 ENTRY_INPUTS = 4096
 """An entry knows its input modulo this."""
+
+INDEX_DTYPE = torch.int32
+"""Of the index: tells it from the CPU backend's."""
 
 
 def slice_count(in_features: int) -> int:
@@ -38,32 +42,17 @@ def prepare_sparse(row_offsets: Tensor, columns: Tensor, values: Tensor, out_fea
     """The sparse index, int32 [offset_count + nnz], on the device of CSR: `row_offsets` int32 [out_features + 1],
     `columns` uint16 or int32 [nnz], `values` fp16 or bf16 [nnz].
 
-    Raises ValueError if row offsets fall or do not reach from 0 to nnz, or if columns are out of range or do not rise
-    within a row.
+    Raises ValueError for what is no valid CSR of this shape.
     """
-    rows, inputs = _rows_and_inputs(row_offsets, columns, out_features, in_features)
+    sparse = SparseWeight(row_offsets, columns, values, in_features)
+    if sparse.out_features != out_features:
+        raise ValueError(f"row_offsets must be {out_features + 1} numbers, got {row_offsets.numel()}")
+    sparse.validate()
+    rows, inputs = sparse.rows_and_columns()
     slices = rows // TILE_ROWS * slice_count(in_features) + inputs // SLICE_INPUTS
     in_slice = inputs % SLICE_INPUTS * TILE_ROWS + rows % TILE_ROWS
     order = (slices * (SLICE_INPUTS * TILE_ROWS) + in_slice).argsort()
     counts = torch.bincount(slices, minlength=offset_count(out_features, in_features) - 1)
     low_half = rows % TILE_ROWS * ENTRY_INPUTS + inputs % ENTRY_INPUTS
     entries = values.view(torch.int16).int()[order] << 16 | low_half.int()[order]
-    return torch.cat((counts.new_zeros(1), counts.cumsum(0), entries)).int()
-
-
-def _rows_and_inputs(
-    row_offsets: Tensor, columns: Tensor, out_features: int, in_features: int
-) -> tuple[Tensor, Tensor]:
-    """int64 (row, input) of every entry of a valid CSR; raises ValueError for another one."""
-    offsets, inputs, nnz = row_offsets.long(), columns.long(), columns.numel()
-    if offsets.numel() != out_features + 1 or int(offsets[0]) != 0 or int(offsets[-1]) != nnz:
-        raise ValueError(f"row_offsets must be {out_features + 1} numbers from 0 to {nnz}")
-    counts = offsets.diff()
-    if bool((counts < 0).any()):
-        raise ValueError("row_offsets must not fall")
-    if nnz and not (int(inputs.min()) >= 0 and int(inputs.max()) < in_features):
-        raise ValueError(f"columns must lie in 0..{in_features - 1}, found {int(inputs.min())}..{int(inputs.max())}")
-    rows = torch.repeat_interleave(torch.arange(out_features, device=counts.device), counts)
-    if bool(((inputs.diff() <= 0) & (rows.diff() == 0)).any()):
-        raise ValueError("columns must rise strictly within each row")
-    return rows, inputs
+    return torch.cat((counts.new_zeros(1), counts.cumsum(0), entries)).to(INDEX_DTYPE)

@@ -49,9 +49,9 @@ def test_no_entries_leave_only_offsets() -> None:
 @pytest.mark.parametrize(
     ("row_offsets", "columns", "message"),
     [
-        ([0, 2, 1, 3], [1, 2, 0], "must not fall"),
-        ([1, 1, 2, 3], [1, 2, 0], "from 0 to 3"),
-        ([0, 1, 2, 4], [1, 2, 0], "from 0 to 3"),
+        ([0, 2, 1, 3], [1, 2, 0], "never fall"),
+        ([1, 1, 2, 3], [1, 2, 0], "start at 0"),
+        ([0, 1, 2, 4], [1, 2, 0], "end at the number of values, 3"),
         ([0, 1, 3], [1, 2, 0], "must be 4 numbers"),
         ([0, 1, 2, 3], [1, 2, 64], r"0\.\.63, found 1\.\.64"),
         ([0, 1, 2, 3], [1, -2, 3], r"0\.\.63, found -2\.\.3"),

@@ -104,8 +104,18 @@ class SimulatedGpu:
         return self.simulator.launch(self.find(kernel), grid, block, passed, dynamic_shared_bytes)
 
 
+def device_array(shape: int | Sequence[int], dtype: Any) -> np.ndarray:
+    """An array of zeros at a multiple of 256 bytes, as cudaMalloc gives."""
+    kind = np.dtype(dtype)
+    count = int(np.prod(shape)) * kind.itemsize
+    storage = np.zeros(count + 256, "u1")
+    start = -storage.ctypes.data % 256
+    return storage[start : start + count].view(kind).reshape(shape)
+
+
 def read_only(array: np.ndarray) -> np.ndarray:
     """A contiguous copy that kernels may not write to."""
-    copy = np.array(array, order="C")
+    copy = device_array(array.shape, array.dtype)
+    copy[...] = array
     copy.flags.writeable = False
     return copy

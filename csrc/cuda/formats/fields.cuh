@@ -18,6 +18,13 @@
 
 namespace requant::cuda {
 
+// What the weights of all such formats have in common.
+struct Tile16Weights {
+  static constexpr int kLaneBytes = 4;  // from one lane's first dword of a span to the next lane's
+  static constexpr bool kRotated = false;
+  __device__ __forceinline__ static int place(int byte) { return byte; }  // of a span, in shared memory
+};
+
 // Where the codes of 16-input step kStep of a span stand: two fields, kField and kField + 1, of one dword a row.
 template <int kBits, int kStep>
 struct StepPlace {
@@ -64,8 +71,9 @@ __device__ __forceinline__ uint32_t three_bit_nibbles(uint32_t low, uint32_t spr
 // Bits 2 i and 2 i + 1 of both bytes, as bits 4 i and 4 i + 1 of both halves.
 __device__ __forceinline__ uint32_t spread_high_bits(uint32_t high) {
   const uint32_t halves = select_bytes(high, 0, 0x4140);  // 0 0 b1 b0 -> 0 b1 0 b0
-  const uint32_t nibbles = halves * 0x11 & 0x0f0f0f0f;    // four bits to a byte
-  return nibbles * 5 & 0x33333333;                        // two bits to a nibble
+  // What moves up by n bits is added (2^n - 1) times: a multiply-add instead of a shift and two masks.
+  const uint32_t nibbles = halves + (halves & 0x00f000f0) * 15;  // four bits to a byte
+  return nibbles + (nibbles & 0x0c0c0c0c) * 3;                   // two bits to a nibble
 }
 
 // An 8-bit code less 128 in a type whose mantissa is shorter: 16 times its upper half, and its lower half.

@@ -15,11 +15,10 @@
 namespace requant::cuda {
 
 template <int kCodeBits, class NumberType, Groups kGroupKind>
-class LutWeights {
+class LutWeights : public Tile16Weights {
  public:
   using Number = NumberType;
   static constexpr int kBits = kCodeBits;
-  static constexpr int kLaneBytes = 4;
   static constexpr bool kHasZero = false;
   static constexpr Groups kGroups = kGroupKind;
 

@@ -8,10 +8,9 @@
 namespace requant::cuda {
 
 template <int kCodeBits, class NumberType, bool kZero, Groups kGroupKind>
-struct UniformWeights {
+struct UniformWeights : Tile16Weights {
   using Number = NumberType;
   static constexpr int kBits = kCodeBits;
-  static constexpr int kLaneBytes = 4;  // from one lane's first dword of a span to the next lane's
   static constexpr bool kHasZero = kZero;
   static constexpr Groups kGroups = kGroupKind;
   // The middle code stands for zero: it is taken off codes here, exactly, and `zero` is counted from it.

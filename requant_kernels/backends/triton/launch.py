@@ -125,7 +125,7 @@ def sparse_index_of(weight: WeightOperands) -> Tensor | None:
     row_offsets, columns, values = weight.row_offsets, weight.columns, weight.values
     if row_offsets is None or columns is None or values is None:
         return None
-    if weight.sparse_index is not None and weight.sparse_index.dtype == torch.int32:
+    if weight.sparse_index is not None and weight.sparse_index.dtype == sparse_tiles.INDEX_DTYPE:
         return weight.sparse_index
     return sparse_tiles.prepare_sparse(row_offsets, columns, values, weight.out_features, weight.in_features)
 

@@ -84,6 +84,7 @@ class Warp {
   void execute_collective(const Instruction& instruction, LaneMask lanes, Tally& tally);
   void wait(uint32_t pc, LaneMask lanes);
   void join_waiting();
+  [[noreturn]] void fail_waiting(const Group& group);
   void exit(LaneMask lanes);
   void branch(const Instruction& instruction, LaneMask lanes);
   void branch_indexed(const Instruction& instruction, LaneMask lanes);

@@ -17,10 +17,12 @@ endforeach()
 file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/ptx)
 add_custom_target(requant_ptx DEPENDS ${REQUANT_PTX})
 
-file(GLOB simulator_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/gpusim/*.cpp)
-pybind11_add_module(_cuda_gpusim NO_EXTRAS EXCLUDE_FROM_ALL csrc/bindings/cuda.cpp ${simulator_sources}
+set(runtime_sources ${CMAKE_CURRENT_LIST_DIR}/cudart.cpp ${CMAKE_CURRENT_LIST_DIR}/simulated_device.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/device_bindings.cpp)
+pybind11_add_module(_cuda_gpusim NO_EXTRAS EXCLUDE_FROM_ALL csrc/bindings/cuda.cpp ${runtime_sources}
                     ${REQUANT_CUDA_OBJECTS} ${REQUANT_CUDA_HOST_SOURCES})
-target_include_directories(_cuda_gpusim PRIVATE csrc tests/gpusim)
+target_link_libraries(_cuda_gpusim PRIVATE gpusim_core)
+target_include_directories(_cuda_gpusim PRIVATE csrc ${CMAKE_CURRENT_LIST_DIR})
 # The headers of the toolkit's runtime declare what the stand-in defines.
 target_include_directories(_cuda_gpusim SYSTEM PRIVATE ${REQUANT_CUDA_TOOLKIT}/include)
 target_compile_options(_cuda_gpusim PRIVATE -Wall -Wextra -Wshadow)
