@@ -32,7 +32,7 @@ def spread(
     words, base, STEPS: tl.constexpr, FIELD: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, MASK: tl.constexpr
 ):
     """Fields of words [ROWS, UNITS, 4] in the order of inputs, [ROWS, UNITS, STEPS, 4, 2], with the bits of `base` set.
-    Step j takes the bits FIELD * j further up than the first; LOW and HIGH say how far the halves' first fields move left.
+    Step j takes the bits FIELD * j above those of step 0; LOW and HIGH say how far the halves' first fields move left.
     """
     step = (tl.arange(0, STEPS) * FIELD)[None, None, :, None]
     low = (shift_left(words, LOW)[:, :, None, :] >> step) & MASK | base
