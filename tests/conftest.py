@@ -35,6 +35,8 @@ def _missing() -> dict[str, str]:
         simulated_gpu.extension()
     except ImportError:
         reasons["simulator"] = "the simulator of GPU kernels is not built (make test or make gpusim)"
+    if simulated_gpu.find_nvcc() is None:
+        reasons["nvcc"] = "there is no nvcc"
     if importlib.util.find_spec("triton") is None:
         reasons["triton"] = "the package triton is missing"
     return reasons
