@@ -52,11 +52,15 @@ class Backend:
 Phases = tuple[tuple[int | None, str], ...]
 """(largest number of tokens, phase), in rising order; None: any number."""
 
-BACKEND_MODULES = ("cpu", "cuda", "reference")
+BACKEND_MODULES = ("cpu", "cuda", "triton", "reference")
 
 # Device type -> backends in order of preference.
-PREFERENCE: Mapping[str, tuple[str, ...]] = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "reference")}
-OTHER_DEVICES = ("reference",)
+PREFERENCE: Mapping[str, tuple[str, ...]] = {
+    "cpu": ("cpu", "reference"),
+    "cuda": ("cuda", "triton", "reference"),
+    "meta": ("reference",),
+}
+OTHER_DEVICES = ("triton", "reference")
 
 # cpu: a weight is decoded in registers for one token, once for all tokens of a small batch, and once into a panel
 # for a matrix product above.
@@ -64,6 +68,9 @@ CPU_PHASES = ((1, "decode"), (24, "batch"), (None, "prefill"))
 # cuda: one kernel up to as many tokens as it takes. Beyond, and on a device where a measurement says so from fewer on,
 # rows are decoded for torch's matrix product.
 CUDA_PHASES = ((64, "fused"), (None, "prefill"))
+# triton: weights are decoded in registers as long as that is expected to cost less than decoding them all into memory
+# for torch's matrix product. Products of format trellis's rotated inputs need the range of fp32, which that has not.
+TRITON_PHASES = ((16, "decode"), (64, "prefill"), (None, "matmul"))
 # (backend, format) -> phases
 ROUTES: Mapping[tuple[str, str], Phases] = {
     ("cpu", "uniform"): CPU_PHASES,
@@ -72,6 +79,9 @@ ROUTES: Mapping[tuple[str, str], Phases] = {
     ("cuda", "uniform"): CUDA_PHASES,
     ("cuda", "lut"): CUDA_PHASES,
     ("cuda", "trellis"): CUDA_PHASES,
+    ("triton", "uniform"): TRITON_PHASES,
+    ("triton", "lut"): TRITON_PHASES,
+    ("triton", "trellis"): ((16, "decode"), (None, "prefill")),
     ("reference", "uniform"): ((None, "linear"),),
     ("reference", "lut"): ((None, "linear"),),
     ("reference", "trellis"): ((None, "linear"),),

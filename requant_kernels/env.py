@@ -18,14 +18,11 @@ SETTINGS = (
     "REQUANT_BACKEND",
     "REQUANT_CPU_ISA",
     "REQUANT_ROUTES",
+    "REQUANT_TRITON_TILES",
     "REQUANT_CACHE",
     "OMP_NUM_THREADS",
     "TRITON_INTERPRET",
 )
-# Backends of the design that this version does not contain; users look for them by name.
-NOT_IN_THIS_VERSION = {
-    "triton": "this version has no Triton kernels",
-}
 
 
 def report() -> dict[str, Any]:
@@ -43,7 +40,7 @@ def report() -> dict[str, Any]:
         "gpus": gpus,
         "cuda_kernels": {"compiled_for": ", ".join(cuda.architectures())} if cuda.architectures() else {},
         "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
-        "backends": dispatch.backend_report() | NOT_IN_THIS_VERSION,
+        "backends": dispatch.backend_report(),
         "serving": {device: dispatch.backend_for(device).name for device in ("cpu", *(["cuda"] if gpus else []))},
     }
 

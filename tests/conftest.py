@@ -4,6 +4,12 @@ machine cannot run.
 
 from __future__ import annotations
 
+import os
+
+# Triton asks when it is first imported; set to 0, tests run its kernels on a GPU.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import importlib.util
 import random
 import shutil
 from collections.abc import Iterator
@@ -11,6 +17,7 @@ from pathlib import Path
 
 import gpusim_backend
 import pytest
+import simulated_gpu
 import torch
 from tiny_model import SHARD_SIZE, make_model, make_tokenizer, quantize_quickly
 
@@ -24,6 +31,12 @@ def _missing() -> dict[str, str]:
         reasons["gpu"] = "there is no CUDA device"
     if not gpusim_backend.is_built():
         reasons["gpusim"] = "the CUDA kernels are not built for the simulator (make gpusim, which needs nvcc)"
+    try:
+        simulated_gpu.extension()
+    except ImportError:
+        reasons["simulator"] = "the simulator of GPU kernels is not built (tests/helpers/simulated_gpu.py tells how)"
+    if importlib.util.find_spec("triton") is None:
+        reasons["triton"] = "the package triton is missing"
     return reasons
 
 

@@ -30,15 +30,15 @@ struct GroupScales {
   uint32_t zero[2];
 
   __device__ __forceinline__ void load(const LinearParameters& p, const LaneScales<Weights>& lane, uint32_t input) {
-    const uint32_t group = __umulhi(input / 16, p.group_multiplier);  // input / group_size (linear.cu)
+    const uint32_t group = __umulhi(input, p.group_multiplier);  // input / group_size (linear.cu)
     if constexpr (Weights::kGroups == Groups::kSpans) {
-      load_as<uint16_t>(lane, group * 32);
+      load_as<uint16_t>(lane, group);
     } else {
       const uint32_t present = min(group, p.groups - 1u);  // a span may end beyond the last group
       if (p.weight.scale_dtype == Dtype::kFloat32) {
-        load_as<uint32_t>(lane, present * 64);
+        load_as<uint32_t>(lane, present);
       } else {
-        load_as<uint16_t>(lane, present * 32);
+        load_as<uint16_t>(lane, present);
       }
     }
   }
@@ -47,14 +47,15 @@ struct GroupScales {
   __device__ __forceinline__ void convert(Dtype dtype) {
     if (dtype == Dtype::kFloat16) {
       convert_by([](uint32_t raw) { return __float_as_uint(Numbers<__half>::to_float(raw)); });
-    } else if (dtype == Dtype::kBFloat16) {
+    } else if (Weights::kGroups == Groups::kSpans || dtype == Dtype::kBFloat16) {
       convert_by([](uint32_t raw) { return raw << 16; });
     }
   }
 
  private:
   template <class Raw>
-  __device__ __forceinline__ void load_as(const LaneScales<Weights>& lane, uint32_t byte) {
+  __device__ __forceinline__ void load_as(const LaneScales<Weights>& lane, uint32_t group) {
+    const uint64_t byte = uint64_t{group} * (16 * sizeof(Raw));
     const Raw* scales = reinterpret_cast<const Raw*>(lane.scale + byte);
     scale[0] = __ldg(scales);
     scale[1] = __ldg(scales + 8);
@@ -83,6 +84,10 @@ class Accumulators {
 
   __device__ __forceinline__ void clear() {
     clear_group();
+    if constexpr (Weights::kHasZero) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) ones_[i] = keep_constant(Type::kOnes, i);
+    }
 #pragma unroll
     for (int tile = 0; tile < kTokenTiles; ++tile) {
 #pragma unroll
@@ -94,8 +99,7 @@ class Accumulators {
   __device__ __forceinline__ void add(int tile, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     Type::multiply_tile(products_[tile], a, b0, b1);
     if constexpr (Weights::kHasZero) {
-      constexpr uint32_t kOnes[4] = {Type::kOnes, Type::kOnes, Type::kOnes, Type::kOnes};
-      Type::multiply_tile(inputs_[tile], kOnes, b0, b1);
+      Type::multiply_tile(inputs_[tile], ones_, b0, b1);
     }
   }
 
@@ -136,6 +140,7 @@ class Accumulators {
   float products_[kTokenTiles][4];  // over the group so far
   float inputs_[kTokenTiles][4];    // x over the group so far: what `zero` is multiplied with
   float totals_[kTokenTiles][4];
+  uint32_t ones_[4];  // operand A whose product is the sum of x
 };
 
 }  // namespace requant::cuda

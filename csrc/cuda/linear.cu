@@ -24,10 +24,10 @@ __global__ void add_splits_kernel(const float* partials, int splits, int64_t tok
 
 namespace {
 
-// input / 16 * multiplier / 2^32 = input / group_size, rounded down, as long as the product of both is below 2^36.
+// input * multiplier / 2^32 = input / group_size, rounded down, as long as the product of both is below 2^37 (both are
+// multiples of 32).
 uint32_t group_multiplier(int64_t group_size) {
-  const int64_t units = group_size / 32;
-  return static_cast<uint32_t>(((int64_t{1} << 31) + units - 1) / units);
+  return static_cast<uint32_t>(((int64_t{1} << 32) + group_size - 1) / group_size);
 }
 
 }  // namespace

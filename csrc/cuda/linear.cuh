@@ -67,8 +67,8 @@ __global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMulti
     linear_kernel(const LinearParameters p) {
   using Number = typename Weights::Number;
   using Shape = CtaShape<kTokenTiles>;
-  using Ring = SpanRing<Weights::kBits>;
   constexpr int kStride = kSpanInputs * Shape::kInputWarps;  // from one span of a warp to its next
+  using Ring = SpanRing<Weights::kBits, kStride>;
 
   extern __shared__ __align__(16) uint8_t shared[];
   const int warp = threadIdx.x / kWarpLanes, lane = threadIdx.x % kWarpLanes;
@@ -83,16 +83,14 @@ __global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMulti
   const uint16_t* x = static_cast<const uint16_t*>(p.x) + first_token * p.weight.in_features;
   const int row_length = p.chunk_inputs + kRowPadding;
   const int chunk_length = min(p.tokens, Shape::kTokens) * row_length;
-  uint16_t* const chunks = reinterpret_cast<uint16_t*>(shared + kWarps * Ring::kSpans * Ring::kSpanBytes);
+  uint16_t* const chunks = reinterpret_cast<uint16_t*>(shared + kWarps * Ring::kBytes);
   float* const sparse_sums = reinterpret_cast<float*>(chunks + 2 * chunk_length) + warp * kSparseSums;
 
   copy_inputs(p, x, chunks, begin, tokens);
   commit_copies();
   constexpr int kBytesPerInput = 2 * Weights::kBits;  // of 16 rows
-  Ring ring(shared + warp * Ring::kSpans * Ring::kSpanBytes,
-            reinterpret_cast<const uint8_t*>(p.weight.codes) + tile * p.tile_bytes,
-            (begin + input_warp * kSpanInputs) * kBytesPerInput, kStride * kBytesPerInput,
-            min(end * kBytesPerInput, p.tile_bytes), lane, Weights::place(16 * lane));
+  Ring ring(shared + warp * Ring::kBytes, reinterpret_cast<const uint8_t*>(p.weight.codes) + tile * p.tile_bytes,
+            begin + input_warp * kSpanInputs, min(end * kBytesPerInput, p.tile_bytes), lane, Weights::place(16 * lane));
   Weights weights(p, tile, lane);
   const LaneScales<Weights> lane_scales(p, tile, lane);
   const bool sparse = p.weight.sparse.offsets != nullptr;
@@ -106,11 +104,11 @@ __global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMulti
   for (int pair = 0; pair < kPairs; ++pair) {
     const int matrix = lane / 8;
     const int token = lane % 8 + (kTokenTiles == 1 ? 0 : 16 * pair + matrix / 2 * 8);
-    const int input = (kTokenTiles == 1 ? matrix : matrix % 2) * 8 + input_warp * kSpanInputs;
+    const int input = (kTokenTiles == 1 ? matrix : matrix % 2) * 8;
     rows[pair] = keep(static_cast<int>(shared_address(chunks + min(token, tokens - 1) * row_length + input)));
   }
 
-  const int lane_byte = keep(lane * Weights::kLaneBytes);
+  const int ring_byte = keep(warp * Ring::kBytes + lane * Weights::kLaneBytes);
   Accumulators<Weights, kTokenTiles> sums;
   sums.clear();
   int stage = 0;
@@ -124,22 +122,23 @@ __global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMulti
     commit_copies();
     if (sparse) {
       const uint16_t* present = chunks + stage * chunk_length;
-      add_sparse(p, sparse_sums, tile, chunk, min(next, end) - chunk, input_warp, Shape::kInputWarps, tokens, lane,
-                 [&](int token, int input) {
-                   if constexpr (Weights::kRotated) {
-                     const int64_t index = (first_token + token) * p.sparse_in_features + chunk + input;
-                     return number_of(load_number(p.sparse_x, p.sparse_x_dtype, index), p.sparse_x_dtype);
-                   } else {
-                     return Numbers<Number>::to_float(present[token * row_length + input]);
-                   }
-                 });
+      constexpr bool kWholeSlices = kStride % kSliceInputs == 0;  // chunks are multiples of kStride
+      add_sparse<kWholeSlices>(p, sparse_sums, tile, chunk, min(next, end) - chunk, input_warp, Shape::kInputWarps,
+                               tokens, lane, [&](int token, int input) {
+                                 if constexpr (Weights::kRotated) {
+                                   const int64_t index = (first_token + token) * p.sparse_in_features + chunk + input;
+                                   return number_of(load_number(p.sparse_x, p.sparse_x_dtype, index), p.sparse_x_dtype);
+                                 } else {
+                                   return Numbers<Number>::to_float(present[token * row_length + input]);
+                                 }
+                               });
     }
-    uint32_t x_bytes = 2 * stage * chunk_length;
+    const int x_bytes = 2 * (stage * chunk_length - chunk);  // from `rows` to where input 0 would be
 #pragma unroll 1
     for (int input = chunk + input_warp * kSpanInputs; input < min(next, end); input += kStride) {
       wait_for_copies<Ring::kAhead - 1>();
       __syncwarp();
-      const uint8_t* span = ring.advance() + lane_byte;
+      const uint8_t* span = shared + ring_byte + ring.advance(input);
       GroupScales<Weights> scales;
       if constexpr (Weights::kGroups == Groups::kSpans) scales.load(p, lane_scales, static_cast<uint32_t>(input));
       const auto quarter = [&](auto quarter_index) {  // 32 inputs: the smallest group
@@ -151,7 +150,7 @@ __global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMulti
         for (int pair = 0; pair < kPairs; ++pair) {
 #pragma unroll
           for (int step = 0; step < (kTokenTiles == 1 ? 1 : 2); ++step) {
-            load_matrices(b[pair][step], rows[pair] + x_bytes + 64 * kQuarter + 32 * step);
+            load_matrices(b[pair][step], rows[pair] + x_bytes + 2 * input + 64 * kQuarter + 32 * step);
           }
         }
         const auto multiply = [&](auto step_index) {  // 16 inputs: one product
@@ -174,7 +173,6 @@ __global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMulti
       quarter(Constant<2>{});
       quarter(Constant<3>{});
       if constexpr (Weights::kGroups == Groups::kSpans) sums.end_group(scales, p.weight.scale_dtype);
-      x_bytes += 2 * kStride;
     }
   }
   wait_for_copies<0>();

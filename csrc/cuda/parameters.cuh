@@ -24,7 +24,7 @@ struct LinearParameters {
   int blocks;                 // of 64 inputs, in one tile
   int tile_bytes;             // of codes in one tile
   int groups;                 // in one row
-  uint32_t group_multiplier;  // input / 16 times this, divided by 2^32, is the number of the group
+  uint32_t group_multiplier;  // input times this, divided by 2^32, is the number of the group
   int scale_bytes_log2;
   const void* x;  // [tokens, in_features], 16-bit
   int tokens;
@@ -58,7 +58,8 @@ struct CtaShape {
   static constexpr int kRowWarps = kTokenTiles;
   static constexpr int kInputWarps = kWarps / kRowWarps;
   static constexpr int kRows = 16 * kRowWarps;
-  static constexpr int kCtasPerMultiprocessor = kTokenTiles == 4 ? 3 : 5;  // that registers must leave room for
+  // That registers must leave room for: the more tokens, the more sums.
+  static constexpr int kCtasPerMultiprocessor = kTokenTiles == 1 ? 5 : kTokenTiles == 2 ? 4 : 3;
 };
 
 }  // namespace requant::cuda

@@ -48,9 +48,10 @@ __device__ __forceinline__ int keep(int value) {
   return __shfl_sync(kAllLanes, value, static_cast<int>(threadIdx.x % kWarpLanes));
 }
 
-// The same for a constant: a second one for an instruction that can hold one.
-__device__ __forceinline__ uint32_t keep_constant(uint32_t value) {
-  return __shfl_sync(kAllLanes, threadIdx.x % kWarpLanes == 0 ? value : 0, 0);
+// The same for a constant: a second one for an instruction that can hold one. What comes from different lanes stays in
+// different registers, as the matrix product wants it, even if it is equal.
+__device__ __forceinline__ uint32_t keep_constant(uint32_t value, int lane = 0) {
+  return __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x % kWarpLanes) == lane ? value : 0, lane);
 }
 
 template <class Element>

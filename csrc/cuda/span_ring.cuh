@@ -1,6 +1,8 @@
 // One warp's codes on their way: a ring of spans in shared memory, all but one of them still being copied.
 //
 //   ring   | span 4 | span 1 | span 2 | span 3 |        span 1 is worked on, 2 and 3 arrive, 4 has just been asked for
+//
+// Every address follows from the number of the present input: nothing is carried from span to span.
 #pragma once
 
 #include "cuda/parameters.cuh"
@@ -8,58 +10,65 @@
 
 namespace requant::cuda {
 
-template <int kBits>
+// kStride: inputs from one span of the warp to its next, a power of two.
+template <int kBits, int kStride>
 class SpanRing {
  public:
   static constexpr int kSpanBytes = 16 * kSpanInputs * kBits / 8;
   static constexpr int kSpans = ring_spans(kBits);
   static constexpr int kAhead = kSpans - 1;
+  static constexpr int kBytes = kSpans * kSpanBytes;
 
-  // Starts copying the first spans of a tile whose packed bytes begin at `codes`: from byte `first` on, `stride` bytes
-  // apart. Bytes from `end` on become zeros. Every copy of a span is a group of its own. Of every 512 bytes, those from
-  // 16 lane on go to `place`.
-  __device__ __forceinline__ SpanRing(uint8_t* ring, const uint8_t* codes, int first, int stride, int end, int lane,
-                                      int place)
-      : ring_(ring),
-        source_(keep(codes + first + 16 * lane)),
+  // Starts copying the first spans of a tile whose packed bytes begin at `codes`, from input `begin` on. Bytes from
+  // `end` on become zeros. Every copy of a span is a group of its own. Of every 512 bytes, those from 16 lane on go to
+  // `place`.
+  __device__ __forceinline__ SpanRing(uint8_t* ring, const uint8_t* codes, int begin, int end, int lane, int place)
+      : source_(keep(codes + 16 * lane + kAhead * kStride * kBytesPerInput)),
         target_(keep(static_cast<int>(shared_address(ring)) + place)),
-        left_(end - first - 16 * lane),
-        stride_(stride),
         lane_(lane) {
 #pragma unroll
-    for (int span = 0; span < kAhead; ++span) copy_next(span * kSpanBytes);
+    for (int copy = 0; copy < kCopies; ++copy) {
+      const int left = end - 16 * lane - kCopyBytes * copy + kBytesPerInput - 1;
+      end_inputs_[copy] = (left >= 0 ? left / kBytesPerInput : 0) - kAhead * kStride;
+    }
+#pragma unroll
+    for (int span = -kAhead; span < 0; ++span) copy_ahead(begin + span * kStride);
   }
 
-  // The span to work on, once it has arrived; asks for another one in the place of the last. All lanes of the warp have
-  // finished with the last one, and have waited for this one.
-  __device__ __forceinline__ const uint8_t* advance() {
-    const uint8_t* present = ring_ + place_;
-    copy_next(place_ == 0 ? kAhead * kSpanBytes : place_ - kSpanBytes);
-    place_ = place_ == kAhead * kSpanBytes ? 0 : place_ + kSpanBytes;
-    return present;
+  // Where in the ring the span from `input` on stands, in bytes. Asks for another one in the place of the last. All
+  // lanes of the warp have finished with the last one, and have waited for this one.
+  __device__ __forceinline__ uint32_t advance(int input) {
+    copy_ahead(input);
+    return span_place(input);
   }
 
  private:
-  __device__ __forceinline__ void copy_next(int place) {
-    constexpr int kCopyBytes = 16 * kWarpLanes;
+  static constexpr int kBytesPerInput = 2 * kBits;  // of 16 rows
+  static constexpr int kCopyBytes = 16 * kWarpLanes;
+  static constexpr int kCopies = (kSpanBytes + kCopyBytes - 1) / kCopyBytes;
+
+  __device__ __forceinline__ static uint32_t span_place(uint32_t input) {
+    return input / kStride % kSpans * kSpanBytes;
+  }
+
+  // Asks for the span kAhead spans after the one of `input`.
+  __device__ __forceinline__ void copy_ahead(int input) {
+    const uint8_t* source = source_ + int64_t{input} * kBytesPerInput;
+    const uint32_t target = target_ + span_place(input + kAhead * kStride);
 #pragma unroll
-    for (int byte = 0; byte < kSpanBytes; byte += kCopyBytes) {
+    for (int copy = 0; copy < kCopies; ++copy) {
+      const int byte = copy * kCopyBytes;
       if (byte + kCopyBytes <= kSpanBytes || 16 * lane_ < kSpanBytes - byte) {
-        copy_16_bytes(target_ + place + byte, source_ + byte, byte < left_ ? 16 : 0);
+        copy_16_bytes(target + byte, source + byte, input < end_inputs_[copy] ? 16 : 0);
       }
     }
     commit_copies();
-    source_ += stride_;
-    left_ -= stride_;
   }
 
-  uint8_t* ring_;
-  const uint8_t* source_;  // this lane's first 16 bytes of the span to be copied next
-  uint32_t target_;        // and where they go, in the first span of the ring
-  int left_;               // bytes from source_ to the end
-  int stride_;
+  const uint8_t* source_;    // this lane's first 16 bytes of the span that is asked for at input 0
+  uint32_t target_;          // and where they go, in the first span of the ring
+  int end_inputs_[kCopies];  // from this input on, what would be asked for does not exist
   int lane_;
-  int place_ = 0;
 };
 
 }  // namespace requant::cuda

@@ -30,22 +30,27 @@ __device__ __forceinline__ void clear_sparse_sums(float* sums, int lane) {
 }
 
 // Adds the entries of `tile` whose inputs lie in [first_input, first_input + inputs), every `sharers`-th turn.
-// x_at(token, input - first_input) is x as a float.
-template <class X>
-__device__ __forceinline__ void add_sparse(const LinearParameters& p, float* sums, int64_t tile, int first_input,
-                                           int inputs, int turn, int sharers, int tokens, int lane, X x_at) {
+// kWholeSlices: that range begins and ends between slices. x_at(token, input - first_input) is x as a float.
+template <bool kWholeSlices, class X>
+__device__ __forceinline__ void add_sparse(const LinearParameters& p, float* sums, int64_t tile, uint32_t first_input,
+                                           uint32_t inputs, int turn, int sharers, int tokens, int lane, X x_at) {
   const SparseIndex& sparse = p.weight.sparse;
-  const uint32_t* offsets = sparse.offsets + tile * p.slices;
+  const uint32_t slices = p.slices;
+  const uint32_t* offsets = sparse.offsets + tile * slices;
   const uint32_t begin = __ldg(offsets + first_input / kSliceInputs);
-  const uint32_t end = __ldg(offsets + min((first_input + inputs + kSliceInputs - 1) / kSliceInputs, p.slices));
+  const uint32_t end = __ldg(offsets + min((first_input + inputs + kSliceInputs - 1) / kSliceInputs, slices));
   const int token = lane & ((1 << p.token_slots_log2) - 1);
+  if (token >= tokens) return;
+  const bool half = sparse.value_dtype == Dtype::kFloat16;
   const uint32_t slots = kWarpLanes >> p.token_slots_log2;
   for (uint32_t index = begin + turn * slots + (lane >> p.token_slots_log2); index < end; index += sharers * slots) {
     const uint32_t entry = load_once(sparse.entries + index);
-    const int position = (entry - first_input) & kEntryInputMask;
-    if (position < inputs && token < tokens) {
+    const uint32_t position = (entry - first_input) & kEntryInputMask;
+    if (kWholeSlices || position < inputs) {
       const uint32_t row = entry >> kEntryRowShift & 15;
-      sums[row * kWarpLanes + lane] += number_of(entry >> kEntryValueShift, sparse.value_dtype) * x_at(token, position);
+      const uint32_t bits = entry >> kEntryValueShift;
+      const float value = half ? Numbers<__half>::to_float(bits) : Numbers<__nv_bfloat16>::to_float(bits);
+      sums[row * kWarpLanes + lane] += value * x_at(token, position);
     }
   }
 }

@@ -23,18 +23,13 @@ from torch import Tensor
 
 from requant_kernels.backends import reference
 from requant_kernels.backends.native import DTYPES, address, dtype_number, native_weight
+from requant_kernels.backends.sparse_tiles import INDEX_DTYPE, prepare_sparse
 from requant_kernels.dispatch import Backend, Kernel
-from requant_kernels.formats import SparseWeight, tile16, trellis
+from requant_kernels.formats import tile16, trellis
 from requant_kernels.operands import WeightOperands
 
 SCRATCH_BYTES = 64 << 20
 """Of decoded rows in prefill, at most."""
-
-SLICE_INPUTS = 256
-"""The sparse index is made of pieces of 16 rows and so many inputs."""
-
-INDEX_DTYPE = torch.int32
-"""Of the sparse index: tells it from another backend's."""
 
 FIRST_CAPABILITY = {torch.float16: 75, torch.bfloat16: 80}
 """The compute capability, 10 * major + minor, from which on there are fused kernels for inputs of a dtype."""
@@ -281,31 +276,6 @@ def _indexed(weight: WeightOperands) -> WeightOperands:
         return weight
     index = prepare_sparse(row_offsets, columns, values, weight.out_features, weight.in_features)
     return weight._replace(sparse_index=index)
-
-
-def prepare_sparse(row_offsets: Tensor, columns: Tensor, values: Tensor, out_features: int, in_features: int) -> Tensor:
-    """The sparse index, int32 [tiles * slices + 1 + entries], on the device of the tensors: the entries of CSR by tiles
-    of 16 rows and slices of 256 inputs, each of them sorted by (input, row).
-
-        offsets  of (tile 0, slice 0) | (tile 0, slice 1) | ... | number of entries
-        entries  bit 31          16 15        12 11             0
-                    16-bit value   | row in tile | input % 4096
-
-    Raises ValueError if row offsets or columns are out of range or columns do not rise within a row.
-    """
-    sparse = SparseWeight(row_offsets, columns, values, in_features)
-    sparse.validate()
-    rows, inputs = sparse.rows_and_columns()
-    tiles = tile16.round_up(out_features, tile16.TILE_ROWS) // tile16.TILE_ROWS
-    slices = -(-in_features // SLICE_INPUTS)
-    piece = rows // tile16.TILE_ROWS * slices + inputs // SLICE_INPUTS
-    row = rows % tile16.TILE_ROWS
-    order = ((piece * SLICE_INPUTS + inputs % SLICE_INPUTS) * tile16.TILE_ROWS + row).argsort()
-    pieces = torch.arange(tiles * slices + 1, device=rows.device)
-    offsets = torch.searchsorted(piece[order], pieces)
-    value_bits = values.view(torch.int16).to(torch.int64) & 0xFFFF
-    entries = (value_bits << 16 | row << 12 | inputs & 0xFFF)[order]
-    return torch.cat((offsets, entries)).to(INDEX_DTYPE)
 
 
 def architectures() -> tuple[str, ...]:

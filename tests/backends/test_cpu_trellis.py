@@ -5,15 +5,13 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor
-from trellis_cases import KINDS, operands, random_weight
+from trellis_cases import DTYPES, KINDS, operands, random_sparse, random_weight
 
 from requant_kernels.backends import cpu
-from requant_kernels.formats import SparseWeight
 from requant_kernels.operands import WeightOperands
 
 INSTRUCTION_SETS = cpu.INSTRUCTION_SETS[: len(cpu._cpu.instruction_sets())]
 SHAPES = [(16, 16), (48, 576), (40, 100), (1, 33), (96, 256), (17, 7)]
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TOKENS = (1, 2, 3, 7, 16, 31, 33)
 # ||y - reference|| / (||x|| ||W||) per token: of 16-bit inputs the outputs alone are rounded.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 4e-3}
@@ -27,12 +25,6 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     assert cpu.instruction_set() == request.param
     yield request.param
     cpu.selected_instruction_set.cache_clear()
-
-
-def random_sparse(out_features: int, in_features: int, share: float) -> SparseWeight:
-    mask = torch.rand(out_features, in_features) < share
-    mask[:, int(torch.randint(in_features, ()))] = True
-    return SparseWeight.from_dense(3 * torch.randn(out_features, in_features), mask)
 
 
 def linear(x: Tensor, weight: WeightOperands, bias: Tensor | None = None) -> Tensor:

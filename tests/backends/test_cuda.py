@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from requant_kernels import DenseSparseLinear, dispatch, use_backend
 from requant_kernels.backends import cuda
+from requant_kernels.backends.sparse_tiles import prepare_sparse
 from requant_kernels.dispatch import Backend
 from requant_kernels.formats import SparseWeight, UniformWeight, tile16
 
@@ -275,7 +276,7 @@ def test_a_call_may_be_captured_in_a_graph(
     case = make_case(pick, kind, (33, 2625), "half_percent")
     sparse = case.sparse
     assert sparse is not None
-    index = cuda.prepare_sparse(sparse.row_offsets, sparse.columns, sparse.values, 33, 2625)
+    index = prepare_sparse(sparse.row_offsets, sparse.columns, sparse.values, 33, 2625)
     x, bias = torch.randn(tokens, 2625).half(), torch.randn(33).half()
     extension = gpusim_backend.extension()
     extension.clear_launches()
@@ -343,14 +344,14 @@ def test_a_damaged_sparse_part_is_refused(row_offsets: list[int], columns: list[
     offsets = torch.tensor(row_offsets, dtype=torch.int32)
     entries = torch.tensor(columns, dtype=torch.uint16), torch.ones(len(columns), dtype=torch.float16)
     with pytest.raises(ValueError, match=message):
-        cuda.prepare_sparse(offsets, *entries, len(row_offsets) - 1, 64)
+        prepare_sparse(offsets, *entries, len(row_offsets) - 1, 64)
 
 
 def test_the_sparse_index_holds_every_entry_in_its_place(pick: random.Random) -> None:
     out_features, in_features = 37, 5000
     sparse = make_sparse(pick, "half_percent", out_features, in_features)
     assert sparse is not None
-    index = cuda.prepare_sparse(sparse.row_offsets, sparse.columns, sparse.values, out_features, in_features)
+    index = prepare_sparse(sparse.row_offsets, sparse.columns, sparse.values, out_features, in_features)
     tiles, slices = 3, 20
     offsets, entries = index[: tiles * slices + 1].tolist(), index[tiles * slices + 1 :].long() & 0xFFFFFFFF
     assert offsets[0] == 0

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from requant_kernels import dispatch
 from requant_kernels.backends import cuda
+from requant_kernels.backends.sparse_tiles import prepare_sparse
 from requant_kernels.dispatch import Backend
 
 BUILD = Path(__file__).resolve().parents[2] / "build" / "gpusim"
@@ -85,7 +86,7 @@ def make_backend(extension: ModuleType, name: str = "gpusim", capability: int = 
         unavailable_reason=None,
         devices=("cpu",),
         kernels=cuda.CudaKernels(extension, SimulatedDevices(extension, capability)).table(),
-        prepare_sparse=cuda.prepare_sparse,
+        prepare_sparse=prepare_sparse,
         architecture=lambda device: f"sm_{capability}",
     )
 

@@ -13,6 +13,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def random_weight(code: str, bits: int, out_features: int, in_features: int) -> TrellisWeight:
+    """Random walks, signs and scales of a random dtype."""
     out_padded, in_padded = trellis.padded_shape(out_features, in_features)
     return TrellisWeight.pack(
         random_walks((out_padded // 16, in_padded // 16), bits, trellis.VALUES_PER_STEP[code]),
@@ -25,7 +26,15 @@ def random_weight(code: str, bits: int, out_features: int, in_features: int) -> 
     )
 
 
+def random_sparse(out_features: int, in_features: int, share: float) -> SparseWeight:
+    """Entries at random places, and a full column."""
+    mask = torch.rand(out_features, in_features) < share
+    mask[:, int(torch.randint(in_features, ()))] = True
+    return SparseWeight.from_dense(3 * torch.randn(out_features, in_features), mask)
+
+
 def operands(dense: TrellisWeight, sparse: SparseWeight | None = None) -> WeightOperands:
+    """What kernels are given."""
     tensors = (dense.codes, dense.scale, dense.input_signs, dense.output_signs, dense.codebook)
     entries = (None,) * 3 if sparse is None else (sparse.row_offsets, sparse.columns, sparse.values)
     sizes = (dense.out_features, dense.in_features)

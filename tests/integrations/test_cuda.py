@@ -1,4 +1,4 @@
-"""A whole model through transformers: the CUDA kernels, in the simulator or on a device, say what the CPU kernels say."""
+"""A whole model through transformers: the CUDA kernels, in the simulator or on a device, agree with the CPU kernels."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 from requant_kernels import use_backend
 from requant_kernels.checkpoint import save_checkpoint
 
-# bf16 activations are rounded to 8 bits after every layer, and not alike: these accumulate.
-TOLERANCE = {"rtol": 2**-5, "atol": 2**-5}
+# A few roundings of bf16: most activations are the same, and a few fall on the other side.
+TOLERANCE = {"rtol": 2**-7, "atol": 2**-7}
 
 
 @pytest.fixture(params=["uniform", "lut"])

@@ -12,6 +12,7 @@ Warp::Warp(Block& block, unsigned index, LaneMask threads, const Kernel& kernel)
       kernel_(kernel),
       program_(kernel.instructions.data()),
       registers_(kernel.register_file_bytes),
+      threads_(threads),
       live_(threads),
       active_(threads) {
   std::memcpy(registers_.data(), kernel.constants.data(), kernel.constants.size());
@@ -73,7 +74,7 @@ void Warp::execute_collective(const Instruction& instruction, LaneMask lanes, Ta
       if (set & ~members) {
         throw Violation{first_lane(set & ~members), "a thread that its member mask does not name executes this"};
       }
-      members &= live_;
+      members &= threads_;
     }
     rest &= ~set;
     if (members & ~set) {
@@ -121,14 +122,22 @@ void Warp::leave(LaneMask lanes, uint32_t pc) {
 }
 
 void Warp::exit(LaneMask lanes) {
+  for (const Group& group : waiting_) {
+    if (lanes && program_[group.pc].flow == Flow::kBarrier) fail_waiting(group);
+  }
   ++pc_;
-  if (!lanes) return;
   live_ &= ~lanes;
   active_ &= ~lanes;
-  // Who waits for these lanes need not do so any longer.
-  others_.insert(others_.end(), waiting_.begin(), waiting_.end());
-  waiting_.clear();
-  if (!active_ || !others_.empty()) choose_group();
+  if (!active_) choose_group();
+}
+
+// Lanes wait for others that cannot come any more.
+void Warp::fail_waiting(const Group& group) {
+  pc_ = group.pc;
+  throw Violation{first_lane(group.lanes),
+                  program_[pc_].flow == Flow::kBarrier
+                      ? "divergent barrier: other threads of the warp do not come to it"
+                      : "missing lanes: threads that must take part do not come to this instruction"};
 }
 
 void Warp::branch(const Instruction& instruction, LaneMask lanes) {
@@ -164,11 +173,7 @@ void Warp::choose_group() {
       state_ = WarpState::kExited;
       return;
     }
-    pc_ = waiting_[0].pc;
-    const bool barrier = program_[pc_].flow == Flow::kBarrier;
-    throw Violation{first_lane(waiting_[0].lanes),
-                    barrier ? "divergent barrier: other threads of the warp do not come to it"
-                            : "missing lanes: threads that must take part do not come to this instruction"};
+    fail_waiting(waiting_[0]);
   }
   pc_ = kNowhere;
   for (const Group& group : others_) pc_ = std::min(pc_, group.pc);

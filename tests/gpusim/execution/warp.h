@@ -84,6 +84,7 @@ class Warp {
   void execute_collective(const Instruction& instruction, LaneMask lanes, Tally& tally);
   void wait(uint32_t pc, LaneMask lanes);
   void join_waiting();
+  [[noreturn]] void fail_waiting(const Group& group);
   void exit(LaneMask lanes);
   void branch(const Instruction& instruction, LaneMask lanes);
   void branch_indexed(const Instruction& instruction, LaneMask lanes);
@@ -97,6 +98,7 @@ class Warp {
   std::vector<std::byte> registers_;
   WarpState state_ = WarpState::kReady;
   uint64_t executed_ = 0;
+  const LaneMask threads_;  // lanes that exist
   LaneMask live_;
 
   // The group of lowest pc runs, so that lanes that have gone different ways meet again where the ways do.
