@@ -59,7 +59,7 @@ sanitize: $(VENV)/installed
 	REQUANT_SANITIZE=address,undefined $(BIN)/pip install --quiet --no-deps --target $(SANITIZED) .
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	PYTHONPATH=$(SANITIZED) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not gpusim" $(SANITIZED_TESTS)
+	PYTHONPATH=$(SANITIZED) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not gpusim and not triton" $(SANITIZED_TESTS)
 
 # What reaches the extension without other native libraries in between.
 SANITIZED_TESTS := tests/backends tests/test_embedding.py
