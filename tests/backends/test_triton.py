@@ -21,7 +21,6 @@ from triton_guard import guarded
 
 from requant_kernels import DenseSparseLinear, dispatch, use_backend
 from requant_kernels.backends.triton import BACKEND
-from requant_kernels.formats import UniformWeight
 
 pytestmark = pytest.mark.triton
 
@@ -73,15 +72,6 @@ def test_weights(case: dict, pick: random.Random, launch: ModuleType) -> None:
     decoded = launch.dequantize(weight, case["dtype"])
     assert decoded.dtype == case["dtype"]
     assert torch.allclose(decoded.double(), w, atol=STEP_ERROR, rtol=torch.finfo(case["dtype"]).eps)
-
-
-@pytest.mark.parametrize("bits", UniformWeight.supported_bits)
-def test_embedding(bits: int, pick: random.Random, launch: ModuleType) -> None:
-    case = Case(make_dense(pick, "uniform", bits, 50, 300), None)
-    indices = torch.tensor([0, 49, 17, 17, 3, 31, *range(16)])
-    for dtype in DTYPES:
-        rows = launch.embedding(indices, case.operands(), dtype)
-        assert torch.allclose(rows.double(), case.reference[indices], atol=STEP_ERROR, rtol=torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind[1] == 4], ids=str)

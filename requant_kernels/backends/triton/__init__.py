@@ -10,7 +10,6 @@ slow, and good for tests.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 import shutil
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 
+from requant_kernels.backends import reference
 from requant_kernels.backends.sparse_tiles import prepare_sparse
 from requant_kernels.dispatch import Backend, Kernel
 
@@ -48,7 +48,6 @@ def unavailable_reason() -> str | None:
 def _launcher(name: str) -> Kernel:
     """A function of launch.py that is imported when it is first called."""
 
-    @functools.wraps(_launcher)
     def call(*args: Any) -> torch.Tensor:
         return getattr(importlib.import_module(f"{__name__}.launch"), name)(*args)
 
@@ -67,7 +66,7 @@ BACKEND = Backend(
             for phase, function in _PHASES.items()
         },
         **{(format, "matmul"): _launcher("product_of_decoded") for format in ("uniform", "lut")},
-        ("uniform", "embedding"): _launcher("embedding"),
+        ("uniform", "embedding"): reference.embedding,
     },
     prepare_sparse=prepare_sparse,
     devices=("cpu",) if INTERPRETED else ("cuda", "xpu"),

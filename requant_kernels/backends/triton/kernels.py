@@ -2,7 +2,7 @@
 
     linear       partial or whole products of a stretch of inputs, dense and sparse
     add_up       the sum of partial products in a fixed order, with the bias
-    dequantize   rows of W = D + S, in order or by index
+    dequantize   rows of W = D + S
     hadamard     the rotations of format trellis
 
 Sizes and strides are run-time arguments, so no number of tokens and no shape compiles anything anew.
@@ -118,7 +118,6 @@ def dequantize(
     zero,
     table,
     sparse_index,
-    indices,
     w,
     row_begin,
     row_end,
@@ -132,15 +131,11 @@ def dequantize(
     ENTRIES: tl.constexpr,
     ENTRY_DTYPE: tl.constexpr,
 ):
-    """Program (r, s): 16 rows and slice s of 256 inputs of rows row_begin ..< row_end of W, or of the rows that
-    `indices` (int64) names at these places: w [row_end - row_begin, in_features]. row_begin is a multiple of 16. Of
-    format trellis diag(scale) C.
+    """Program (r, s): 16 rows and slice s of 256 inputs of rows row_begin ..< row_end of W, of format trellis those of
+    diag(scale) C: w [row_end - row_begin, in_features]. row_begin is a multiple of 16.
     """
-    place = row_begin + tl.program_id(0) * TILE_ROWS + tl.arange(0, TILE_ROWS)
+    rows = row_begin + tl.program_id(0) * TILE_ROWS + tl.arange(0, TILE_ROWS)
     first = tl.program_id(1) * SLICE_INPUTS
-    rows = place
-    if indices is not None:
-        rows = tl.load(indices + place, mask=place < row_end, other=0).to(tl.int32)
     weights = dense_tile(
         codes,
         scale,
@@ -163,8 +158,8 @@ def dequantize(
         tiles = tl.cdiv(out_features, TILE_ROWS)
         weights += entry_tile(sparse_index, tile, tiles, first, in_features, BFLOAT_VALUES, ENTRIES, ENTRY_DTYPE)
     input = first + tl.arange(0, SLICE_INPUTS)
-    offset = (place - row_begin).to(tl.int64)[:, None] * in_features + input[None, :]
-    tl.store(w + offset, weights, mask=(place < row_end)[:, None] & (input < in_features)[None, :])
+    offset = (rows - row_begin).to(tl.int64)[:, None] * in_features + input[None, :]
+    tl.store(w + offset, weights, mask=(rows < row_end)[:, None] & (input < in_features)[None, :])
 
 
 @triton.jit
@@ -194,15 +189,15 @@ def hadamard(
     OUTPUT: tl.constexpr,
     STEPS: tl.constexpr,
 ):
-    """Program (p, t): part p, 2^STEPS columns, of token t.
+    """Program (t, p): part p, 2^STEPS columns, of token t.
 
     Inputs: y = H (signs * source), source [tokens, source_features], y [tokens, y_features] padded.
     OUTPUT: y = signs * H (sum of source) + sum of sparse + bias, source and sparse fp32 [splits, tokens,
     source_features padded] whose splits are split_stride apart, y [tokens, y_features].
     """
     SIZE: tl.constexpr = 1 << STEPS
-    column = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
-    token = tl.program_id(1).to(tl.int64)
+    column = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
+    token = tl.program_id(0).to(tl.int64)
     source += token * source_features + column
     there = column < source_features
     if OUTPUT:

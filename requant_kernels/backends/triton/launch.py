@@ -201,7 +201,7 @@ def _hartley(size: int, device: torch.device) -> Tensor:
 def _hadamard(parts: int, tokens: int, power: int, *arguments: Any, output: bool) -> None:
     warps = min(max(power // HADAMARD_VALUES_PER_WARP, 1), 16)
     steps = int(math.log2(power))
-    kernels.hadamard[parts, tokens](*arguments, OUTPUT=output, STEPS=steps, num_warps=warps)
+    kernels.hadamard[tokens, parts](*arguments, OUTPUT=output, STEPS=steps, num_warps=warps)
 
 
 def rotate_inputs(x: Tensor, weight: WeightOperands) -> Tensor:
@@ -267,27 +267,14 @@ def dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
         return (w if sparse is None else w + sparse.to_dense()).to(dtype)
 
 
-def embedding(indices: Tensor, weight: WeightOperands, dtype: torch.dtype) -> Tensor:
-    """The kernel that fetches rows of a uniform W."""
-    if INTERPRETED and dtype == torch.bfloat16:
-        return embedding(indices, weight, torch.float32).to(dtype)
-    y = weight.codes.new_empty((indices.numel(), weight.in_features), dtype=dtype)
-    with on_device(weight.codes.device):
-        decode_rows(weight, 0, indices.numel(), y, indices)
-    return y
-
-
-def decode_rows(weight: WeightOperands, row_begin: int, row_end: int, w: Tensor, indices: Tensor | None = None) -> None:
-    """Rows row_begin ..< row_end of W, or of those that `indices` names, into w, of format trellis without the
-    rotations. row_begin is a multiple of 16.
-    """
+def decode_rows(weight: WeightOperands, row_begin: int, row_end: int, w: Tensor) -> None:
+    """Rows row_begin ..< row_end of W into w, of format trellis of diag(scale) C; row_begin is a multiple of 16."""
     dense = Dense.of(weight)
     values = torch.float32 if INTERPRETED or weight.values is None else weight.values.dtype
     grid = triton.cdiv(row_end - row_begin, tile16.TILE_ROWS), triton.cdiv(dense.in_features, sparse_tiles.SLICE_INPUTS)
     kernels.dequantize[grid](
         **dense.tensors,
         sparse_index=sparse_index_of(weight),
-        indices=indices,
         w=w,
         row_begin=row_begin,
         row_end=row_end,
