@@ -62,6 +62,7 @@ def test_without_extensions_the_wheel_is_pure_and_runs_on_the_reference(sources:
     with zipfile.ZipFile(wheel) as archive:
         assert not [name for name in archive.namelist() if name.endswith((".so", ".pyd"))]
         assert "requant_kernels/py.typed" in archive.namelist()
+        assert "requant_kernels/backends/triton/tiles.json" in archive.namelist()
         assert "requant/cli/__init__.py" in archive.namelist()
         archive.extractall(tmp_path / "site")
     finished = subprocess.run(
