@@ -438,4 +438,4 @@ def test_arguments_of_a_launch() -> None:
 )
 def test_text_that_cannot_be_understood(body: str, message: str) -> None:
     with pytest.raises(extension().ParseError, match=re.escape(message)):
-        SimulatedGpu(kernel(["d"], body))
+        SimulatedGpu(kernel(["d"], body)).launch("test", 1, 1, [0])
