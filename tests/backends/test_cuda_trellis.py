@@ -10,9 +10,10 @@ import pytest
 import torch
 from cases import SPARSE, make_sparse
 from pairwise import covering_array
-from torch import Tensor
+from torch import Tensor, nn
 from trellis_cases import KINDS, operands, random_weight
 
+from requant_kernels import DenseSparseLinear, use_backend
 from requant_kernels.backends import cuda
 from requant_kernels.backends.native import DTYPES, native_weight
 from requant_kernels.dispatch import Backend
@@ -171,6 +172,21 @@ def test_a_fused_call_is_three_launches_on_the_callers_stream(backend: Backend, 
     kernels = [[name for name in ("hadamard", "linear") if name in launch.kernel] for launch in launches]
     assert kernels == [["hadamard"], ["linear"], ["hadamard"]]
     assert {launch.stream for launch in launches} == {gpusim_backend.STREAM}
+
+
+@pytest.mark.parametrize("shape", [(40,), (1, 40), (2, 3, 40), (70, 40), (0, 40)])
+def test_layers_run_on_the_forced_backend(backend: Backend, shape: tuple[int, ...]) -> None:
+    layer = DenseSparseLinear.from_linear(nn.Linear(40, 33), format="trellis", bits=2)
+    x = torch.randn(shape).to(torch.bfloat16)
+    with use_backend("reference"):
+        expected = layer(x)
+    extension = gpusim_backend.extension()
+    extension.clear_launches()
+    with use_backend(backend.name):
+        y = layer(x)
+    assert bool(extension.launches()) == bool(x.numel())
+    assert y.shape == expected.shape
+    torch.testing.assert_close(y, expected, rtol=2**-6, atol=2**-6)
 
 
 def rotate_inputs(x: Tensor, dense: TrellisWeight) -> tuple[Tensor, Tensor]:
