@@ -232,7 +232,7 @@ def test_a_rotation_does_not_depend_on_the_number_of_tokens() -> None:
         assert torch.equal(factor[0], factors[token])
 
 
-def test_sizes_with_too_large_an_odd_factor_are_refused() -> None:
+def test_sizes_with_too_large_factors_are_refused() -> None:
     dense = random_weight("1mad", 2, 16, 16 * 8193)
-    with pytest.raises(ValueError, match="the odd factor of padded sizes must not exceed 8191, got 8193 of 131088"):
+    with pytest.raises(ValueError, match="must not exceed 8192, got 8193 of 131088"):
         rotate_inputs(torch.randn(1, 16 * 8193).half(), dense)
