@@ -21,7 +21,8 @@ namespace requant::cuda {
 
 constexpr int kHadamardThreads = 256;
 constexpr int kHadamardWarps = kHadamardThreads / kWarpLanes;
-constexpr int kElements = 4;  // neighbouring columns of a thread
+constexpr int kHadamardCtas = 4;  // per multiprocessor that registers must leave room for
+constexpr int kElements = 4;      // neighbouring columns of a thread
 constexpr int kMaxInner = kHadamardThreads * kElements;
 constexpr int kMaxOdd = 8191;  // its table fills 32 KB of shared memory
 
@@ -72,7 +73,8 @@ __device__ __forceinline__ void transform_columns(float (&values)[kElements], in
 // Launched with grid [vectors, ceil(outer / rows of a CTA)] and a table of `odd` floats in dynamic shared memory. A CTA
 // makes kRows rows for every one that its threads hold: with more, x is read less often.
 template <int kRows, class Stage>
-__global__ void __launch_bounds__(kHadamardThreads) hadamard_kernel(const HadamardShape shape, const Stage stage) {
+__global__ void __launch_bounds__(kHadamardThreads, kHadamardCtas)
+    hadamard_kernel(const HadamardShape shape, const Stage stage) {
   extern __shared__ float factors[];
   __shared__ float4 shared_columns[kRows][kHadamardThreads];
   const int thread = threadIdx.x, lane = thread % kWarpLanes;

@@ -7,6 +7,7 @@ find_package(Threads REQUIRED)
 
 pybind11_add_module(_cuda NO_EXTRAS EXCLUDE_FROM_ALL csrc/bindings/cuda.cpp ${REQUANT_CUDA_OBJECTS} ${REQUANT_CUDA_HOST_SOURCES})
 target_include_directories(_cuda PRIVATE csrc)
+target_include_directories(_cuda SYSTEM PRIVATE ${REQUANT_CUDA_TOOLKIT}/include)
 target_compile_options(_cuda PRIVATE -Wall -Wextra -Wshadow)
 target_compile_definitions(_cuda PRIVATE REQUANT_MODULE=_cuda ${REQUANT_CUDA_DEFINITIONS})
 target_link_libraries(_cuda PRIVATE ${REQUANT_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt)

@@ -261,7 +261,7 @@ def _slices(products: Tensor, inputs: int) -> Iterator[tuple[int, Tensor]]:
     rows = min(tiles * tile16.TILE_ROWS, out_features)
     scratch = products.new_empty((rows, inputs))
     for begin in range(0, out_features, rows):
-        yield begin, scratch[: out_features - begin]
+        yield begin, scratch[: min(rows, out_features - begin)]
 
 
 def _aligned(tensor: Tensor) -> Tensor:

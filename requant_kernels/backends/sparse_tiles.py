@@ -56,4 +56,3 @@ def prepare_sparse(row_offsets: Tensor, columns: Tensor, values: Tensor, out_fea
     low_half = rows % TILE_ROWS * ENTRY_INPUTS + inputs % ENTRY_INPUTS
     entries = values.view(torch.int16).int()[order] << 16 | low_half.int()[order]
     return torch.cat((counts.new_zeros(1), counts.cumsum(0), entries)).to(INDEX_DTYPE)
-

@@ -162,6 +162,17 @@ def test_a_value_that_is_no_number_spoils_its_own_token(
     assert torch.equal(y[others], expected[others])
 
 
+def test_a_fused_call_is_three_launches_on_the_callers_stream(backend: Backend, pick: random.Random) -> None:
+    extension = gpusim_backend.extension()
+    weight = operands(random_weight("hyb", 2, 33, 2200), make_sparse(pick, "half_percent", 33, 2200))
+    extension.clear_launches()
+    backend.kernels["trellis", "fused"](torch.randn(3, 2200).half(), weight, torch.randn(33), "16bit")
+    launches = extension.launches()
+    kernels = [[name for name in ("hadamard", "linear") if name in launch.kernel] for launch in launches]
+    assert kernels == [["hadamard"], ["linear"], ["hadamard"]]
+    assert {launch.stream for launch in launches} == {gpusim_backend.STREAM}
+
+
 def rotate_inputs(x: Tensor, dense: TrellisWeight) -> tuple[Tensor, Tensor]:
     """(rotated inputs as they are stored, token factors)."""
     extension = gpusim_backend.extension()

@@ -130,7 +130,8 @@ PYBIND11_MODULE(_gpusim, module) {
       .def("parameters", &Simulator::parameters, py::arg("kernel"))
       .def("static_shared_bytes", &Simulator::static_shared_bytes, py::arg("kernel"))
       .def("max_threads", &Simulator::max_threads, py::arg("kernel"))
-      .def("add_region", &Simulator::add_region, py::arg("address"), py::arg("bytes"), py::arg("access"), py::arg("name"))
+      .def("add_region", &Simulator::add_region, py::arg("address"), py::arg("bytes"), py::arg("access"),
+           py::arg("name"))
       .def("clear_regions", &Simulator::clear_regions)
       .def("mark_initialised", &Simulator::mark_initialised, py::arg("address"), py::arg("bytes"))
       .def("launch", &launch, py::arg("kernel"), py::arg("grid"), py::arg("block"), py::arg("arguments"),

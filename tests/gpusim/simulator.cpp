@@ -82,8 +82,7 @@ LaunchReport make_report(const Launch& launch) {
                tally.global);
     add_shared(atomic ? report.shared_atomics : loads ? report.shared_loads : report.shared_stores, tally.shared);
     if (launch.options.count_lines) {
-      report.lines.push_back(
-          {kernel.lines[i].line, kernel.lines[i].text, tally.count, tally.global, tally.shared});
+      report.lines.push_back({kernel.lines[i].line, kernel.lines[i].text, tally.count, tally.global, tally.shared});
     }
   }
   for (const auto& [instruction_class, count] : classes) {
@@ -192,7 +191,9 @@ std::vector<std::string> Simulator::kernels() const {
   return names;
 }
 
-std::vector<Parameter> Simulator::parameters(const std::string& kernel) const { return machine_->find(kernel).parameters; }
+std::vector<Parameter> Simulator::parameters(const std::string& kernel) const {
+  return machine_->find(kernel).parameters;
+}
 
 size_t Simulator::parameter_bytes(const std::string& kernel) const { return machine_->find(kernel).parameter_bytes; }
 
@@ -212,8 +213,8 @@ void Simulator::mark_initialised(uint64_t address, uint64_t bytes) {
   machine_->global.mark_initialised(address, bytes);
 }
 
-LaunchReport Simulator::launch(const std::string& kernel, Dimensions grid, Dimensions block, size_t dynamic_shared_bytes,
-                               void** arguments) {
+LaunchReport Simulator::launch(const std::string& kernel, Dimensions grid, Dimensions block,
+                               size_t dynamic_shared_bytes, void** arguments) {
   return machine_->launch(machine_->find(kernel), grid, block, dynamic_shared_bytes, arguments);
 }
 

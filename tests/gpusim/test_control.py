@@ -10,10 +10,12 @@ from operands import floats, integers
 from ptx_kernels import kernel, run_lanes
 from simulated_gpu import SimulatedGpu, Uninitialised, read_only
 
+pytestmark = pytest.mark.simulator
+
 LANES = np.arange(32)
 
 
-def test_loops_of_different_length() -> None:
+def test_loops_of_different_length(rng: np.random.Generator) -> None:
     # The Collatz sequence: every lane leaves the loop at its own time, and they meet again behind it.
     body = """
   mov.u32 {d}, 0;
@@ -41,7 +43,7 @@ done:
             count += 1
         return count
 
-    a = np.random.default_rng().integers(1, 1000, 64).astype("u4")
+    a = rng.integers(1, 1000, 64).astype("u4")
     got = run_lanes(body, {"a": a}, {"d": "u4", "e": "u4"})
     np.testing.assert_array_equal(got["d"], [steps(int(value)) for value in a])
     np.testing.assert_array_equal(got["e"], 0xFFFFFFFF)
@@ -64,7 +66,7 @@ def test_guards_and_early_exits() -> None:
     np.testing.assert_array_equal(d, np.select([LANES < 10, LANES < 20], [2, 3], 0))
 
 
-def test_indexed_branches() -> None:
+def test_indexed_branches(rng: np.random.Generator) -> None:
     body = """
   targets: .branchtargets zero, one, two;
   and.b32 %r1, {a}, 3;
@@ -79,18 +81,18 @@ one:
 two:
   mov.u32 {d}, 300;
 done:"""
-    a = integers(np.random.default_rng(), "u4")
+    a = integers(rng, "u4")
     got = run_lanes(body, {"a": a}, {"d": "u4"})["d"]
     np.testing.assert_array_equal(got, np.array([100, 200, 300])[np.minimum(a & 3, 2)])
 
 
-def test_labels_of_inner_scopes() -> None:
+def test_labels_of_inner_scopes(rng: np.random.Generator) -> None:
     body = """
   setp.eq.u32 %p1, {a}, 0;
   {{ @%p1 bra SKIP; add.u32 {a}, {a}, 1; SKIP: }}
   {{ @!%p1 bra SKIP; add.u32 {a}, {a}, 10; SKIP: }}
   mov.u32 {d}, {a};"""
-    a = np.random.default_rng().integers(0, 2, 32).astype("u4")
+    a = rng.integers(0, 2, 32).astype("u4")
     np.testing.assert_array_equal(run_lanes(body, {"a": a}, {"d": "u4"})["d"], np.where(a == 0, 10, a + 1))
 
 
@@ -108,7 +110,9 @@ PLACE = """
 """
 
 
-@pytest.mark.parametrize("barrier", ["bar.sync 0", "barrier.sync.aligned 3", "barrier.cta.sync 1, 128", "bar.sync %r9, %r8"])
+@pytest.mark.parametrize(
+    "barrier", ["bar.sync 0", "barrier.sync.aligned 3", "barrier.cta.sync 1, 128", "bar.sync %r9, %r8"]
+)
 def test_barriers(barrier: str) -> None:
     body = f"""{PLACE}
   mov.u32 %r8, 128; mov.u32 %r9, 5;
@@ -214,7 +218,7 @@ ATOMICS: dict[str, tuple[str, Callable[[int, int], int]]] = {
 
 @pytest.mark.parametrize("name", ATOMICS)
 @pytest.mark.parametrize("space", ["global", "shared"])
-def test_atomics_on_integers(space: str, name: str) -> None:
+def test_atomics_on_integers(rng: np.random.Generator, space: str, name: str) -> None:
     # All lanes on one place; the old values that they get back show the order.
     dtype, function = ATOMICS[name]
     size = np.dtype(dtype).itemsize
@@ -236,7 +240,6 @@ def test_atomics_on_integers(space: str, name: str) -> None:
   bar.sync 0;
   ld.shared.{kind} {register}23, [%d4];
   @%p1 st.global.{kind} [%d+{32 * size}], {register}23;"""
-    rng = np.random.default_rng()
     a, place = integers(rng, dtype, 32), integers(rng, dtype, 1)
     start = place.copy()
     d = np.empty(33, dtype)
@@ -251,7 +254,7 @@ def test_atomics_on_integers(space: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("add.f32", "f4"), ("add.noftz.f16", "f2"), ("add.f64", "f8")])
-def test_atomic_sums_of_floats(name: str, dtype: str) -> None:
+def test_atomic_sums_of_floats(rng: np.random.Generator, name: str, dtype: str) -> None:
     size = np.dtype(dtype).itemsize
     kind, register = {"f4": ("f32", "%f1"), "f2": ("b16", "%h1"), "f8": ("f64", "%fd1")}[dtype]
     body = f"""
@@ -260,7 +263,7 @@ def test_atomic_sums_of_floats(name: str, dtype: str) -> None:
   add.u64 %d1, %d1, %a;
   ld.global.{kind} {register}, [%d1];
   red.global.{name} [%place], {register};"""
-    a, place = np.random.default_rng().standard_normal(32).astype(dtype), np.zeros(1, dtype)
+    a, place = rng.standard_normal(32).astype(dtype), np.zeros(1, dtype)
     SimulatedGpu(kernel(["a", "place"], body)).launch("test", 1, 32, [read_only(a), place])
     total = np.zeros(1, dtype)
     for value in a:
@@ -268,8 +271,7 @@ def test_atomic_sums_of_floats(name: str, dtype: str) -> None:
     np.testing.assert_array_equal(place, total)
 
 
-def test_atomic_sums_of_packed_halves() -> None:
-    rng = np.random.default_rng()
+def test_atomic_sums_of_packed_halves(rng: np.random.Generator) -> None:
     a, place = floats(rng, "f2", 64), np.ones(2, "f2")
     body = """
   mov.u32 %r1, %tid.x;

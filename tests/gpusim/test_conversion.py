@@ -11,7 +11,7 @@ import pytest
 from operands import bfloat16_to_float, bfloat16s, float_to_bfloat16, floats, integers, round_exactly
 from ptx_kernels import run_lanes
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
+pytestmark = [pytest.mark.simulator, pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")]
 
 INTEGERS = {"u8": "u1", "s8": "i1", "u16": "u2", "s16": "i2", "u32": "u4", "s32": "i4", "u64": "u8", "s64": "i8"}
 FLOATS = {"f16": "f2", "f32": "f4", "f64": "f8"}
@@ -19,8 +19,8 @@ FLOATS = {"f16": "f2", "f32": "f4", "f64": "f8"}
 
 @pytest.mark.parametrize("source", INTEGERS)
 @pytest.mark.parametrize("target", INTEGERS)
-def test_integers(source: str, target: str) -> None:
-    a = integers(np.random.default_rng(), INTEGERS[source])
+def test_integers(rng: np.random.Generator, source: str, target: str) -> None:
+    a = integers(rng, INTEGERS[source])
     info = np.iinfo(INTEGERS[target])
     body = f"cvt.{target}.{source} {{d}}, {{a}};"
     got = run_lanes(body, {"a": a}, {"d": INTEGERS[target]})["d"]
@@ -30,8 +30,8 @@ def test_integers(source: str, target: str) -> None:
     np.testing.assert_array_equal(got, np.array(expected, INTEGERS[target]))
 
 
-def test_short_integers_fill_wider_registers() -> None:
-    a = integers(np.random.default_rng(), "u4")
+def test_short_integers_fill_wider_registers(rng: np.random.Generator) -> None:
+    a = integers(rng, "u4")
     body = "cvt.s32.s8 {d}, {a}; cvt.u32.u8 {e}, {a}; cvt.u32.u16 {f}, {a};"
     got = run_lanes(body, {"a": a}, {"d": "i4", "e": "u4", "f": "u4"})
     np.testing.assert_array_equal(got["d"], a.astype("i1"))
@@ -50,8 +50,7 @@ ROUNDINGS: dict[str, Callable[[float], float]] = {
 @pytest.mark.parametrize("source", FLOATS)
 @pytest.mark.parametrize("target", INTEGERS)
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_floats_to_integers(rounding: str, target: str, source: str) -> None:
-    rng = np.random.default_rng()
+def test_floats_to_integers(rng: np.random.Generator, rounding: str, target: str, source: str) -> None:
     a = floats(rng, FLOATS[source])
     a[:200] *= 100
     a[200:250] = rng.integers(-20, 20, 50) + 0.5
@@ -73,8 +72,8 @@ def test_floats_to_integers(rounding: str, target: str, source: str) -> None:
 
 @pytest.mark.parametrize("source", INTEGERS)
 @pytest.mark.parametrize("target", FLOATS)
-def test_integers_to_floats(source: str, target: str) -> None:
-    a = integers(np.random.default_rng(), INTEGERS[source])
+def test_integers_to_floats(rng: np.random.Generator, source: str, target: str) -> None:
+    a = integers(rng, INTEGERS[source])
     got = run_lanes(f"cvt.rn.{target}.{source} {{d}}, {{a}};", {"a": a}, {"d": FLOATS[target]})["d"]
     if target == "f64":
         expected = np.array([float(value) for value in a.tolist()])
@@ -85,8 +84,8 @@ def test_integers_to_floats(source: str, target: str) -> None:
 
 @pytest.mark.parametrize("source", FLOATS)
 @pytest.mark.parametrize("target", FLOATS)
-def test_floats(source: str, target: str) -> None:
-    a = floats(np.random.default_rng(), FLOATS[source])
+def test_floats(rng: np.random.Generator, source: str, target: str) -> None:
+    a = floats(rng, FLOATS[source])
     rounding = ".rn" if FLOATS[target] < FLOATS[source] else ""
     got = run_lanes(f"cvt{rounding}.{target}.{source} {{d}}, {{a}};", {"a": a}, {"d": FLOATS[target]})["d"]
     np.testing.assert_array_equal(got, a.astype(FLOATS[target]))
@@ -98,8 +97,7 @@ def neighbour(values: np.ndarray, direction: float) -> np.ndarray:
 
 @pytest.mark.parametrize(("target", "source"), [("f16", "f32"), ("f32", "f64"), ("f16", "f64"), ("f32", "s32")])
 @pytest.mark.parametrize("rounding", ["rz", "rm", "rp"])
-def test_directed_rounding(rounding: str, target: str, source: str) -> None:
-    rng = np.random.default_rng()
+def test_directed_rounding(rng: np.random.Generator, rounding: str, target: str, source: str) -> None:
     a = integers(rng, "i4") if source == "s32" else floats(rng, FLOATS[source])
     got = run_lanes(f"cvt.{rounding}.{target}.{source} {{d}}, {{a}};", {"a": a}, {"d": FLOATS[target]})["d"]
     exact, nearest = a.astype("f8"), a.astype(FLOATS[target])
@@ -110,8 +108,7 @@ def test_directed_rounding(rounding: str, target: str, source: str) -> None:
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_floats_to_whole_floats(rounding: str) -> None:
-    rng = np.random.default_rng()
+def test_floats_to_whole_floats(rng: np.random.Generator, rounding: str) -> None:
     a = floats(rng, "f4")
     a[:100] = rng.integers(-20, 20, 100) + 0.5
     function = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}[rounding]
@@ -119,16 +116,14 @@ def test_floats_to_whole_floats(rounding: str) -> None:
     np.testing.assert_array_equal(got, function(a))
 
 
-def test_bfloat16() -> None:
-    rng = np.random.default_rng()
+def test_bfloat16(rng: np.random.Generator) -> None:
     a, b = floats(rng, "f4"), bfloat16s(rng)
     got = run_lanes("cvt.rn.bf16.f32 {d}, {a}; cvt.f32.bf16 {e}, {b};", {"a": a, "b": b}, {"d": "u2", "e": "f4"})
     np.testing.assert_array_equal(got["d"], float_to_bfloat16(a))
     np.testing.assert_array_equal(got["e"], bfloat16_to_float(b))
 
 
-def test_pairs() -> None:
-    rng = np.random.default_rng()
+def test_pairs(rng: np.random.Generator) -> None:
     a, b = floats(rng, "f4"), floats(rng, "f4")
     body = (
         "cvt.rn.f16x2.f32 {d}, {a}, {b}; cvt.rn.bf16x2.f32 {e}, {a}, {b};"
@@ -145,14 +140,14 @@ def test_pairs() -> None:
         np.testing.assert_array_equal(halves["g"][part].view("f2"), np.where(nearest < 0, 0, nearest))
 
 
-def test_saturation_to_the_unit_interval() -> None:
-    a = floats(np.random.default_rng(), "f4")
+def test_saturation_to_the_unit_interval(rng: np.random.Generator) -> None:
+    a = floats(rng, "f4")
     got = run_lanes("cvt.rn.sat.f16.f32 {d}, {a};", {"a": a}, {"d": "f2"})["d"]
     np.testing.assert_array_equal(got, np.where(np.isnan(a), 0, np.clip(a, 0, 1)).astype("f2"))
 
 
-def test_tf32() -> None:
-    a = np.random.default_rng().standard_normal(256).astype("f4")
+def test_tf32(rng: np.random.Generator) -> None:
+    a = rng.standard_normal(256).astype("f4")
     got = run_lanes("cvt.rna.tf32.f32 %r1, {a}; mov.b32 {d}, %r1;", {"a": a.view("u4")}, {"d": "u4"})["d"].view("f4")
     np.testing.assert_allclose(got, a, rtol=2**-11)
     np.testing.assert_array_equal(got.view("u4") & 0x1FFF, 0)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 from ptx_kernels import kernel
-from simulated_gpu import SimulatedGpu, extension
+from simulated_gpu import SimulatedGpu, device_array, extension
+
+pytestmark = pytest.mark.simulator
 
 SHARED = ".shared .align 16 .b8 tile[8192];\n"
 START = """
@@ -20,7 +21,7 @@ def run(body: str, blocks: int = 1, threads: int = 32, lines: bool = False) -> A
     gpu = SimulatedGpu(kernel(["a"], START + body, declarations=SHARED))
     gpu.options.count_lines = lines
     gpu.options.check_initialised = gpu.options.check_races = False
-    return gpu.launch("test", blocks, threads, [np.zeros(1 << 16, "u1")])
+    return gpu.launch("test", blocks, threads, [device_array(1 << 16, "u1")])
 
 
 def test_instructions_by_class() -> None:
@@ -128,10 +129,8 @@ def test_lines_tell_loads_apart() -> None:
   ld.global.u32 %r8, [%a];
   ld.global.u32 %r8, [%a];"""
     report = run(body, blocks=2, lines=True)
-    lines = {line.line: line for line in report.lines}
-    loads = [line for line in lines.values() if line.text.startswith("ld.global")]
+    loads = [line for line in report.lines if line.text.startswith("ld.global")]
     assert [line.global_traffic.sectors for line in loads] == [32, 2, 2]
-    assert len(lines) == len(report.lines)
     text = kernel(["a"], START + body, declarations=SHARED).split("\n")
     assert all(line.text in text[line.line - 1] for line in loads)
     assert report.global_loads.sectors == 36

@@ -10,7 +10,7 @@ import pytest
 from operands import bfloat16_to_float, bfloat16s, float_to_bfloat16, floats, fused_multiply_add
 from ptx_kernels import run_lanes
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
+pytestmark = [pytest.mark.simulator, pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")]
 
 
 class Format:
@@ -44,9 +44,10 @@ def assert_same(got: np.ndarray, expected: np.ndarray, body: str, signed_zeros: 
         np.testing.assert_array_equal(np.signbit(got[numbers]), np.signbit(expected[numbers]), err_msg=body)
 
 
-def check(kind: str, body: str, count: int, reference: Callable[..., np.ndarray], **options: Any) -> None:
+def check(
+    rng: np.random.Generator, kind: str, body: str, count: int, reference: Callable[..., np.ndarray], **options: Any
+) -> None:
     """Runs the body on one type, and packed where there is such a type; `reference` works on float64."""
-    rng = np.random.default_rng()
     form = Format(kind)
     names = "abc"[:count]
     low, high = ([form.draw(rng) for _ in names] for _ in range(2))
@@ -62,9 +63,9 @@ def check(kind: str, body: str, count: int, reference: Callable[..., np.ndarray]
 
 @pytest.mark.parametrize("kind", ["f16", "f32", "f64"])
 @pytest.mark.parametrize(("name", "function"), [("add", np.add), ("sub", np.subtract), ("mul", np.multiply)])
-def test_sums_and_products(name: str, function: Callable[..., np.ndarray], kind: str) -> None:
+def test_sums_and_products(rng: np.random.Generator, name: str, function: Callable[..., np.ndarray], kind: str) -> None:
     # In float64 they are exact for f16, and good enough to be rounded once more for f32.
-    check(kind, f"{name}.rn.{{t}} {{{{d}}}}, {{{{a}}}}, {{{{b}}}};", 2, function)
+    check(rng, kind, f"{name}.rn.{{t}} {{{{d}}}}, {{{{a}}}}, {{{{b}}}};", 2, function)
 
 
 @pytest.mark.parametrize(
@@ -75,17 +76,19 @@ def test_sums_and_products(name: str, function: Callable[..., np.ndarray], kind:
         ("mul", lambda a, b: (a, b, np.zeros_like(a))),
     ],
 )
-def test_sums_and_products_of_bf16(name: str, operands: Callable[..., tuple[np.ndarray, ...]]) -> None:
+def test_sums_and_products_of_bf16(
+    rng: np.random.Generator, name: str, operands: Callable[..., tuple[np.ndarray, ...]]
+) -> None:
     def reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return fused_multiply_add(*operands(a, b), "bf16")
 
-    check("bf16", f"{name}.rn.{{t}} {{{{d}}}}, {{{{a}}}}, {{{{b}}}};", 2, reference, signed_zeros=False)
+    check(rng, "bf16", f"{name}.rn.{{t}} {{{{d}}}}, {{{{a}}}}, {{{{b}}}};", 2, reference, signed_zeros=False)
 
 
 @pytest.mark.parametrize(("kind", "target"), [("f16", "f2"), ("bf16", "bf16"), ("f32", "f4")])
-def test_fused_multiply_add(kind: str, target: str) -> None:
+def test_fused_multiply_add(rng: np.random.Generator, kind: str, target: str) -> None:
     body = "fma.rn.{t} {{d}}, {{a}}, {{b}}, {{c}};"
-    check(kind, body, 3, lambda a, b, c: fused_multiply_add(a, b, c, target), signed_zeros=False)
+    check(rng, kind, body, 3, lambda a, b, c: fused_multiply_add(a, b, c, target), signed_zeros=False)
 
 
 def test_fused_multiply_add_rounds_once() -> None:
@@ -101,9 +104,9 @@ def test_fused_multiply_add_rounds_once() -> None:
 
 
 @pytest.mark.parametrize("kind", ["f16", "bf16", "f32"])
-def test_sign_bits(kind: str) -> None:
-    check(kind, "neg.{t} {{d}}, {{a}};", 1, np.negative)
-    check(kind, "abs.{t} {{d}}, {{a}};", 1, np.abs)
+def test_sign_bits(rng: np.random.Generator, kind: str) -> None:
+    check(rng, kind, "neg.{t} {{d}}, {{a}};", 1, np.negative)
+    check(rng, kind, "abs.{t} {{d}}, {{a}};", 1, np.abs)
 
 
 def extremum(maximum: bool, propagates: bool) -> Callable[..., np.ndarray]:
@@ -121,13 +124,12 @@ def extremum(maximum: bool, propagates: bool) -> Callable[..., np.ndarray]:
 @pytest.mark.parametrize("kind", ["f16", "bf16", "f32"])
 @pytest.mark.parametrize("name", ["min", "max"])
 @pytest.mark.parametrize("modifier", ["", ".NaN"])
-def test_extrema(name: str, modifier: str, kind: str) -> None:
+def test_extrema(rng: np.random.Generator, name: str, modifier: str, kind: str) -> None:
     reference = extremum(name == "max", modifier == ".NaN")
-    check(kind, f"{name}{modifier}.{{t}} {{{{d}}}}, {{{{a}}}}, {{{{b}}}};", 2, reference)
+    check(rng, kind, f"{name}{modifier}.{{t}} {{{{d}}}}, {{{{a}}}}, {{{{b}}}};", 2, reference)
 
 
-def test_flushing_of_subnormal_numbers() -> None:
-    rng = np.random.default_rng()
+def test_flushing_of_subnormal_numbers(rng: np.random.Generator) -> None:
     a = floats(rng, "f4")
     a[:128] = rng.integers(1, 1 << 23, 128).astype("u4").view("f4")
     b = np.ones(len(a), "f4")
@@ -137,8 +139,7 @@ def test_flushing_of_subnormal_numbers() -> None:
     assert_same(got["e"], a, "mul.f32")
 
 
-def test_saturation_and_relu() -> None:
-    rng = np.random.default_rng()
+def test_saturation_and_relu(rng: np.random.Generator) -> None:
     a, b, c = (floats(rng, "f4") for _ in range(3))
     got = run_lanes("add.sat.f32 {d}, {a}, {b};", {"a": a, "b": b}, {"d": "f4"})["d"]
     total = (a + b).astype("f4")
@@ -162,30 +163,28 @@ SPECIAL: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("name", SPECIAL)
-def test_special_functions(name: str) -> None:
-    a = floats(np.random.default_rng(), "f4")
+def test_special_functions(rng: np.random.Generator, name: str) -> None:
+    a = floats(rng, "f4")
     got = run_lanes(f"{name} {{d}}, {{a}};", {"a": a}, {"d": "f4"})["d"]
     # Beyond what a float holds, the reference is infinite or zero, too.
     np.testing.assert_allclose(got, SPECIAL[name](a.astype("f8")).astype("f4"), rtol=3e-7)
 
 
-def test_sine_and_cosine() -> None:
-    a = (np.random.default_rng().standard_normal(512) * 10).astype("f4")
+def test_sine_and_cosine(rng: np.random.Generator) -> None:
+    a = (rng.standard_normal(512) * 10).astype("f4")
     got = run_lanes("sin.approx.f32 {d}, {a}; cos.approx.f32 {e}, {a};", {"a": a}, {"d": "f4", "e": "f4"})
     np.testing.assert_allclose(got["d"], np.sin(a.astype("f8")), atol=1e-6)
     np.testing.assert_allclose(got["e"], np.cos(a.astype("f8")), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["div.rn.f32", "div.full.f32", "div.approx.f32"])
-def test_division(name: str) -> None:
-    rng = np.random.default_rng()
+def test_division(rng: np.random.Generator, name: str) -> None:
     a, b = floats(rng, "f4"), floats(rng, "f4")
     got = run_lanes(f"{name} {{d}}, {{a}}, {{b}};", {"a": a, "b": b}, {"d": "f4"})["d"]
     assert_same(got, a / b, name)
 
 
-def test_copied_signs_and_classes() -> None:
-    rng = np.random.default_rng()
+def test_copied_signs_and_classes(rng: np.random.Generator) -> None:
     a, b = floats(rng, "f4"), floats(rng, "f4")
     got = run_lanes("copysign.f32 {d}, {a}, {b};", {"a": a, "b": b}, {"d": "f4"})["d"]
     assert_same(got, np.copysign(b, a), "copysign")
@@ -214,8 +213,7 @@ ORDERED = {
 
 
 @pytest.mark.parametrize("kind", ["f16", "bf16", "f32", "f64"])
-def test_comparisons(kind: str) -> None:
-    rng = np.random.default_rng()
+def test_comparisons(rng: np.random.Generator, kind: str) -> None:
     form = Format(kind)
     a, b = form.draw(rng), form.draw(rng)
     same = rng.random(len(a)) < 0.2
@@ -232,14 +230,14 @@ def test_comparisons(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["f16", "bf16"])
-def test_packed_comparisons(kind: str) -> None:
-    rng = np.random.default_rng()
+def test_packed_comparisons(rng: np.random.Generator, kind: str) -> None:
     form = Format(kind)
     a, b = [[form.draw(rng) for _ in range(2)] for _ in range(2)]
     inputs = {"a": pack(*a), "b": pack(*b)}
     body = (
         f"set.lt.{kind}x2.{kind}x2 {{d}}, {{a}}, {{b}}; set.ge.u32.{kind}x2 {{e}}, {{a}}, {{b}};"
-        f"setp.gt.{kind}x2 %p1|%p2, {{a}}, {{b}}; selp.u32 %r1, 1, 0, %p1; selp.u32 %r2, 2, 0, %p2; or.b32 {{f}}, %r1, %r2;"
+        f"setp.gt.{kind}x2 %p1|%p2, {{a}}, {{b}}; selp.u32 %r1, 1, 0, %p1; selp.u32 %r2, 2, 0, %p2;"
+        "or.b32 {f}, %r1, %r2;"
     )
     got = run_lanes(body, inputs, {"d": "u4", "e": "u4", "f": "u4"})
     x, y = [form.wide(part) for part in a], [form.wide(part) for part in b]

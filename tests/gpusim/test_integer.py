@@ -10,6 +10,8 @@ import pytest
 from operands import integers
 from ptx_kernels import run_lanes
 
+pytestmark = pytest.mark.simulator
+
 TYPES = {"u16": "u2", "s16": "i2", "u32": "u4", "s32": "i4", "u64": "u8", "s64": "i8"}
 
 
@@ -44,15 +46,13 @@ BINARY: dict[str, Callable[[int, int], int]] = {
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("name", BINARY)
-def test_arithmetic(name: str, kind: str) -> None:
-    rng = np.random.default_rng()
+def test_arithmetic(rng: np.random.Generator, name: str, kind: str) -> None:
     inputs = {"a": integers(rng, TYPES[kind]), "b": integers(rng, TYPES[kind])}
     check(f"{name}.{kind} {{d}}, {{a}}, {{b}};", inputs, TYPES[kind], BINARY[name])
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_high_and_wide_products(kind: str) -> None:
-    rng = np.random.default_rng()
+def test_high_and_wide_products(rng: np.random.Generator, kind: str) -> None:
     dtype = TYPES[kind]
     bits = 8 * np.dtype(dtype).itemsize
     a, b, c = (integers(rng, dtype) for _ in range(3))
@@ -72,8 +72,7 @@ def test_high_and_wide_products(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_division(kind: str) -> None:
-    rng = np.random.default_rng()
+def test_division(rng: np.random.Generator, kind: str) -> None:
     dtype = TYPES[kind]
     a, b = integers(rng, dtype), integers(rng, dtype)
     b[b == 0] = 3
@@ -82,14 +81,13 @@ def test_division(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["s16", "s32", "s64"])
-def test_sign(kind: str) -> None:
-    inputs = {"a": integers(np.random.default_rng(), TYPES[kind])}
+def test_sign(rng: np.random.Generator, kind: str) -> None:
+    inputs = {"a": integers(rng, TYPES[kind])}
     check(f"abs.{kind} {{d}}, {{a}};", inputs, TYPES[kind], abs)
     check(f"neg.{kind} {{d}}, {{a}};", inputs, TYPES[kind], lambda a: -a)
 
 
-def test_saturation() -> None:
-    rng = np.random.default_rng()
+def test_saturation(rng: np.random.Generator) -> None:
     inputs = {"a": integers(rng, "i4"), "b": integers(rng, "i4")}
 
     def clamp(value: int) -> int:
@@ -100,8 +98,7 @@ def test_saturation() -> None:
 
 
 @pytest.mark.parametrize("kind", ["u32", "s32"])
-def test_24_bits_and_differences(kind: str) -> None:
-    rng = np.random.default_rng()
+def test_24_bits_and_differences(rng: np.random.Generator, kind: str) -> None:
     dtype = TYPES[kind]
     inputs = {name: integers(rng, dtype) for name in "abc"}
     two = {name: inputs[name] for name in "ab"}
@@ -116,8 +113,7 @@ def test_24_bits_and_differences(kind: str) -> None:
     check(f"sad.{kind} {{d}}, {{a}}, {{b}}, {{c}};", inputs, dtype, lambda a, b, c: c + abs(a - b))
 
 
-def test_carry_chains() -> None:
-    rng = np.random.default_rng()
+def test_carry_chains(rng: np.random.Generator) -> None:
     inputs = {name: integers(rng, "u4") for name in ("a", "b", "c", "e")}
     for first, second, reference in (
         ("add.cc.u32", "addc.u32", lambda a, b, c, e: ((c << 32) + a + (e << 32) + b) >> 32),
@@ -139,8 +135,7 @@ def element(value: int, index: int, bits: int, signed: bool) -> int:
 
 @pytest.mark.parametrize("left", ["u32", "s32"])
 @pytest.mark.parametrize("right", ["u32", "s32"])
-def test_dot_products(left: str, right: str) -> None:
-    rng = np.random.default_rng()
+def test_dot_products(rng: np.random.Generator, left: str, right: str) -> None:
     inputs = {name: integers(rng, "u4") for name in "abc"}
     a_signed, b_signed = left == "s32", right == "s32"
 
@@ -158,8 +153,7 @@ def test_dot_products(left: str, right: str) -> None:
 
 
 @pytest.mark.parametrize("bits", [16, 32, 64])
-def test_logic(bits: int) -> None:
-    rng = np.random.default_rng()
+def test_logic(rng: np.random.Generator, bits: int) -> None:
     dtype = f"u{bits // 8}"
     inputs = {"a": integers(rng, dtype), "b": integers(rng, dtype)}
     check(f"and.b{bits} {{d}}, {{a}}, {{b}};", inputs, dtype, lambda a, b: a & b)
@@ -171,8 +165,7 @@ def test_logic(bits: int) -> None:
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_shifts(kind: str) -> None:
-    rng = np.random.default_rng()
+def test_shifts(rng: np.random.Generator, kind: str) -> None:
     dtype = TYPES[kind]
     bits = 8 * np.dtype(dtype).itemsize
     a, amount = integers(rng, dtype), integers(rng, "u4")
@@ -186,8 +179,7 @@ def test_shifts(kind: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["wrap", "clamp"])
-def test_funnel_shifts(mode: str) -> None:
-    rng = np.random.default_rng()
+def test_funnel_shifts(rng: np.random.Generator, mode: str) -> None:
     inputs = {"a": integers(rng, "u4"), "b": integers(rng, "u4"), "n": integers(rng, "u4")}
 
     def amount(n: int) -> int:
@@ -202,8 +194,7 @@ def test_funnel_shifts(mode: str) -> None:
     check(f"shf.r.{mode}.b32 {{d}}, {{a}}, {{b}}, {{n}};", inputs, "u4", lambda a, b, n: (b << 32 | a) >> amount(n))
 
 
-def test_lop3_of_every_table() -> None:
-    rng = np.random.default_rng()
+def test_lop3_of_every_table(rng: np.random.Generator) -> None:
     inputs = {name: integers(rng, "u4", 64) for name in "abc"}
     a, b, c = inputs.values()
     for table in range(256):
@@ -228,8 +219,7 @@ def permute(a: int, b: int, selectors: int) -> int:
     return result
 
 
-def test_permute() -> None:
-    rng = np.random.default_rng()
+def test_permute(rng: np.random.Generator) -> None:
     inputs = {name: integers(rng, "u4") for name in "abc"}
     check("prmt.b32 {d}, {a}, {b}, {c};", inputs, "u4", permute)
     two = {name: inputs[name] for name in "ab"}
@@ -248,16 +238,14 @@ PERMUTE_MODES = {  # the documented bytes of the result, from high to low, for c
 
 
 @pytest.mark.parametrize("mode", PERMUTE_MODES)
-def test_permute_modes(mode: str) -> None:
-    rng = np.random.default_rng()
+def test_permute_modes(rng: np.random.Generator, mode: str) -> None:
     inputs = {name: integers(rng, "u4") for name in "abc"}
     selectors = [int(digits, 16) for digits in PERMUTE_MODES[mode]]
     check(f"prmt.b32.{mode} {{d}}, {{a}}, {{b}}, {{c}};", inputs, "u4", lambda a, b, c: permute(a, b, selectors[c & 3]))
 
 
 @pytest.mark.parametrize("kind", ["u32", "s32", "u64", "s64"])
-def test_bit_fields(kind: str) -> None:
-    rng = np.random.default_rng()
+def test_bit_fields(rng: np.random.Generator, kind: str) -> None:
     dtype = TYPES[kind]
     bits = 8 * np.dtype(dtype).itemsize
     position, length = rng.integers(0, bits + 8, 512).astype("u4"), rng.integers(0, bits + 8, 512).astype("u4")
@@ -281,8 +269,8 @@ def test_bit_fields(kind: str) -> None:
 
 
 @pytest.mark.parametrize("bits", [32, 64])
-def test_counting_bits(bits: int) -> None:
-    a = integers(np.random.default_rng(), f"u{bits // 8}")
+def test_counting_bits(rng: np.random.Generator, bits: int) -> None:
+    a = integers(rng, f"u{bits // 8}")
     check(f"popc.b{bits} {{d}}, {{a}};", {"a": a}, "u4", lambda a: a.bit_count())
     check(f"clz.b{bits} {{d}}, {{a}};", {"a": a}, "u4", lambda a: bits - a.bit_length())
     check(f"brev.b{bits} {{d}}, {{a}};", {"a": a}, f"u{bits // 8}", lambda a: int(f"{a:0{bits}b}"[::-1], 2))
@@ -305,8 +293,7 @@ UNSIGNED_NAMES = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("name", COMPARISONS)
-def test_comparisons(name: str, kind: str) -> None:
-    rng = np.random.default_rng()
+def test_comparisons(rng: np.random.Generator, name: str, kind: str) -> None:
     a, b = integers(rng, TYPES[kind]), integers(rng, TYPES[kind])
     same = rng.random(len(a)) < 0.2
     b[same] = a[same]
@@ -320,16 +307,14 @@ def test_comparisons(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", UNSIGNED_NAMES)
-def test_unsigned_names_of_comparisons(name: str) -> None:
-    rng = np.random.default_rng()
+def test_unsigned_names_of_comparisons(rng: np.random.Generator, name: str) -> None:
     a, b = integers(rng, "u4"), integers(rng, "u4")
     got = run_lanes(f"setp.{name}.u32 %p1, {{a}}, {{b}}; selp.u32 {{d}}, 1, 0, %p1;", {"a": a, "b": b}, {"d": "u4"})
     np.testing.assert_array_equal(got["d"], COMPARISONS[UNSIGNED_NAMES[name]](a, b))
 
 
 @pytest.mark.parametrize("combination", ["and", "or", "xor"])
-def test_combined_predicates(combination: str) -> None:
-    rng = np.random.default_rng()
+def test_combined_predicates(rng: np.random.Generator, combination: str) -> None:
     a, b, c = (rng.integers(0, 4, 256).astype("u4") for _ in range(3))
     body = (
         "setp.lt.u32 %p1, {a}, 2;\n"
@@ -345,7 +330,6 @@ def test_combined_predicates(combination: str) -> None:
     np.testing.assert_array_equal(run_lanes(body, {"a": a, "b": b, "c": c}, {"d": "u4"})["d"], expected)
 
 
-def test_selection_by_sign() -> None:
-    rng = np.random.default_rng()
+def test_selection_by_sign(rng: np.random.Generator) -> None:
     inputs = {"a": integers(rng, "u4"), "b": integers(rng, "u4"), "c": integers(rng, "i4")}
     check("slct.u32.s32 {d}, {a}, {b}, {c};", inputs, "u4", lambda a, b, c: a if c >= 0 else b)

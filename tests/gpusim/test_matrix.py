@@ -8,6 +8,8 @@ from operands import bfloat16_to_float, float_to_bfloat16
 from ptx_kernels import kernel
 from simulated_gpu import SimulatedGpu, Uninitialised, read_only
 
+pytestmark = pytest.mark.simulator
+
 LANES = np.arange(32)
 GROUP, IN_GROUP = LANES // 4, LANES % 4
 
@@ -64,8 +66,7 @@ def words(fragment: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("depth", [8, 16])
 @pytest.mark.parametrize("kind", ["f16", "bf16"])
-def test_products_of_16_bits(kind: str, depth: int) -> None:
-    rng = np.random.default_rng()
+def test_products_of_16_bits(rng: np.random.Generator, kind: str, depth: int) -> None:
     a, b, c = (rng.standard_normal(shape).astype("f4") for shape in ((16, depth), (depth, 8), (16, 8)))
     if kind == "f16":
         a, b = a.astype("f2"), b.astype("f2")
@@ -81,8 +82,7 @@ def test_products_of_16_bits(kind: str, depth: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [8, 16])
-def test_products_summed_in_half(depth: int) -> None:
-    rng = np.random.default_rng()
+def test_products_summed_in_half(rng: np.random.Generator, depth: int) -> None:
     a, b, c = (rng.standard_normal(shape).astype("f2") for shape in ((16, depth), (depth, 8), (16, 8)))
     exact = (a.astype("f8") @ b.astype("f8") + c.astype("f8")).astype("f2")
     instruction = f"mma.sync.aligned.m16n8k{depth}.row.col.f16.f16.f16.f16"
@@ -93,8 +93,7 @@ def test_products_summed_in_half(depth: int) -> None:
 @pytest.mark.parametrize("depth", [16, 32])
 @pytest.mark.parametrize("left", ["s8", "u8"])
 @pytest.mark.parametrize("right", ["s8", "u8"])
-def test_products_of_8_bits(left: str, right: str, depth: int) -> None:
-    rng = np.random.default_rng()
+def test_products_of_8_bits(rng: np.random.Generator, left: str, right: str, depth: int) -> None:
     dtypes = {"s8": "i1", "u8": "u1"}
     a = rng.integers(0, 256, (16, depth)).astype("u1").view(dtypes[left])
     b = rng.integers(0, 256, (depth, 8)).astype("u1").view(dtypes[right])
@@ -114,8 +113,7 @@ def test_saturated_sums() -> None:
         np.testing.assert_array_equal(d.view("i4"), expected)
 
 
-def test_products_of_tf32() -> None:
-    rng = np.random.default_rng()
+def test_products_of_tf32(rng: np.random.Generator) -> None:
     a, b, c = (rng.standard_normal(shape).astype("f4") for shape in ((16, 8), (8, 8), (16, 8)))
     short = [(matrix.view("u4") & 0xFFFFE000).view("f4").astype("f8") for matrix in (a, b)]
     instruction = "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"
@@ -136,7 +134,7 @@ def test_infinities_and_nans_spread() -> None:
 SHARED = ".shared .align 16 .b8 tile[512];\n"
 
 
-def run_matrix_access(access: str) -> tuple[np.ndarray, np.ndarray]:
+def run_matrix_access(rng: np.random.Generator, access: str) -> tuple[np.ndarray, np.ndarray]:
     """Copies 512 bytes to shared memory, runs the lines (row address of the lane in %r5, fragments %r10 .. %r13), and
     returns the bytes given and the fragments."""
     body = f"""
@@ -153,7 +151,7 @@ def run_matrix_access(access: str) -> tuple[np.ndarray, np.ndarray]:
   mul.wide.u32 %d1, %r1, 16;
   add.u64 %d1, %d1, %d;
   st.global.v4.u32 [%d1], {{%r10, %r11, %r12, %r13}};"""
-    a = np.random.default_rng().integers(0, 2**16, (4, 8, 8)).astype("u2")
+    a = rng.integers(0, 2**16, (4, 8, 8)).astype("u2")
     d = np.empty((32, 4), "u4")
     SimulatedGpu(kernel(["a", "d"], body, declarations=SHARED)).launch("test", 1, 32, [read_only(a), Uninitialised(d)])
     return a, d
@@ -161,9 +159,11 @@ def run_matrix_access(access: str) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("transposed", ["", ".trans"])
-def test_loading_matrices(transposed: str, count: int) -> None:
+def test_loading_matrices(rng: np.random.Generator, transposed: str, count: int) -> None:
     registers = ", ".join(f"%r{10 + i}" for i in range(count))
-    a, d = run_matrix_access(f"  ldmatrix.sync.aligned.m8n8.x{count}{transposed}.shared.b16 {{{registers}}}, [%r5];")
+    a, d = run_matrix_access(
+        rng, f"  ldmatrix.sync.aligned.m8n8.x{count}{transposed}.shared.b16 {{{registers}}}, [%r5];"
+    )
     for i in range(count):
         matrix = a[i].T if transposed else a[i]
         expected = matrix[GROUP, 2 * IN_GROUP] | matrix[GROUP, 2 * IN_GROUP + 1].astype("u4") << 16
@@ -171,21 +171,27 @@ def test_loading_matrices(transposed: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("transposed", ["", ".trans"])
-def test_storing_matrices(transposed: str) -> None:
+def test_storing_matrices(rng: np.random.Generator, transposed: str) -> None:
     # What is stored in the fragments' order comes back as rows.
-    a, d = run_matrix_access(f"""
+    a, d = run_matrix_access(
+        rng,
+        f"""
   ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{%r10, %r11, %r12, %r13}}, [%r5];
   bar.warp.sync -1;
   stmatrix.sync.aligned.m8n8.x4{transposed}.shared.b16 [%r5], {{%r10, %r11, %r12, %r13}};
   bar.warp.sync -1;
-  ld.shared.v4.u32 {{%r10, %r11, %r12, %r13}}, [%r5];""")
+  ld.shared.v4.u32 {{%r10, %r11, %r12, %r13}}, [%r5];""",
+    )
     got = d.view("u2").reshape(4, 8, 8)
     np.testing.assert_array_equal(got, a.transpose(0, 2, 1) if transposed else a)
 
 
-def test_transposing_a_matrix() -> None:
-    a, d = run_matrix_access("""
+def test_transposing_a_matrix(rng: np.random.Generator) -> None:
+    a, d = run_matrix_access(
+        rng,
+        """
   ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r20}, [%r5];
-  movmatrix.sync.aligned.m8n8.trans.b16 %r10, %r20;""")
+  movmatrix.sync.aligned.m8n8.trans.b16 %r10, %r20;""",
+    )
     expected = a[0].T[GROUP, 2 * IN_GROUP] | a[0].T[GROUP, 2 * IN_GROUP + 1].astype("u4") << 16
     np.testing.assert_array_equal(d[:, 0], expected)

@@ -10,13 +10,15 @@ from operands import integers
 from ptx_kernels import kernel, run_lanes
 from simulated_gpu import SimulatedGpu, Uninitialised, read_only
 
+pytestmark = pytest.mark.simulator
+
 THREAD = "  mov.u32 %r1, %tid.x;\n"
 
 
 @pytest.mark.parametrize("kind", ["u8", "s8", "u16", "s16", "u32", "s32"])
-def test_short_elements_are_extended(kind: str) -> None:
+def test_short_elements_are_extended(rng: np.random.Generator, kind: str) -> None:
     dtype = {"u": "u", "s": "i"}[kind[0]] + str(int(kind[1:]) // 8)
-    a = integers(np.random.default_rng(), dtype, 32)
+    a = integers(rng, dtype, 32)
     body = f"""{THREAD}
   mul.wide.u32 %d1, %r1, {a.itemsize};
   add.u64 %d1, %d1, %a;
@@ -44,7 +46,7 @@ def test_short_elements_are_extended(kind: str) -> None:
         ("ld.global.L1::evict_last.L2::cache_hint.v4.u32", "st.global.L1::evict_first.L2::cache_hint.v4.u32"),
     ],
 )
-def test_vectors_and_cache_hints(load: str, store: str) -> None:
+def test_vectors_and_cache_hints(rng: np.random.Generator, load: str, store: str) -> None:
     count = int(next((word[1:] for word in load.split(".") if word in ("v2", "v4")), "1"))
     kind = load.split(".")[-1]
     size = int(kind[1:]) // 8
@@ -60,14 +62,13 @@ def test_vectors_and_cache_hints(load: str, store: str) -> None:
   prefetch.global.L2 [%d2];
   {load} {vector}, [ %d2 + 0 ]{policy};
   {store} [%d3], {vector}{policy};"""
-    a = np.random.default_rng().integers(0, 256, 32 * count * size).astype("u1")
+    a = rng.integers(0, 256, 32 * count * size).astype("u1")
     d = np.empty_like(a)
     SimulatedGpu(kernel(["a", "d"], body)).launch("test", 1, 32, [read_only(a), Uninitialised(d)])
     np.testing.assert_array_equal(d, a)
 
 
-def test_packing_and_unpacking() -> None:
-    rng = np.random.default_rng()
+def test_packing_and_unpacking(rng: np.random.Generator) -> None:
     a, b = integers(rng, "u8"), integers(rng, "u4")
     body = """
   mov.b64 {{%r1, %r2}}, {a};
@@ -97,12 +98,12 @@ def test_immediates_of_every_notation() -> None:
     np.testing.assert_array_equal(got["f"], 0x3FC00000)
 
 
-def test_registers_of_inner_scopes() -> None:
+def test_registers_of_inner_scopes(rng: np.random.Generator) -> None:
     body = """
   mov.u32 %r1, 1;
   {{ .reg .u32 %r1; mov.u32 %r1, {a}; {{ .reg .u32 inner; add.u32 inner, %r1, 5; mov.u32 %r2, inner; }} }}
   add.u32 {d}, %r1, %r2;"""
-    a = integers(np.random.default_rng(), "u4")
+    a = integers(rng, "u4")
     np.testing.assert_array_equal(run_lanes(body, {"a": a}, {"d": "u4"})["d"], a + 6)
 
 

@@ -9,6 +9,8 @@ import pytest
 from operands import integers
 from ptx_kernels import run_lanes
 
+pytestmark = pytest.mark.simulator
+
 LANES = np.arange(32)
 
 
@@ -29,8 +31,7 @@ def shuffle_source(mode: str, lane: int, b: int, c: int) -> tuple[int, bool]:
 
 @pytest.mark.parametrize("mode", ["up", "down", "bfly", "idx"])
 @pytest.mark.parametrize("width", [32, 16, 8, 2])
-def test_shuffles(mode: str, width: int) -> None:
-    rng = np.random.default_rng()
+def test_shuffles(rng: np.random.Generator, mode: str, width: int) -> None:
     c = ((32 - width) << 8) | (0 if mode == "up" else 31)
     a, b = integers(rng, "u4", 64), rng.integers(0, 32, 64).astype("u4")
     body = f"shfl.sync.{mode}.b32 {{d}}|%p1, {{a}}, {{b}}, {c}, -1; selp.u32 {{e}}, 1, 0, %p1;"
@@ -41,8 +42,8 @@ def test_shuffles(mode: str, width: int) -> None:
         assert got["e"][i] == valid
 
 
-def test_shuffle_within_members() -> None:
-    a = integers(np.random.default_rng(), "u4", 32)
+def test_shuffle_within_members(rng: np.random.Generator) -> None:
+    a = integers(rng, "u4", 32)
     body = """
   mov.u32 %r1, %laneid;
   setp.lt.u32 %p1, %r1, 16;
@@ -51,8 +52,7 @@ def test_shuffle_within_members() -> None:
     np.testing.assert_array_equal(run_lanes(body, {"a": a}, {"d": "u4"})["d"], a[LANES ^ 3])
 
 
-def test_votes() -> None:
-    rng = np.random.default_rng()
+def test_votes(rng: np.random.Generator) -> None:
     a = np.concatenate([rng.integers(0, 2, 32), np.ones(32), np.zeros(32)]).astype("u4")
     body = """
   setp.ne.u32 %p1, {a}, 0;
@@ -68,8 +68,7 @@ def test_votes() -> None:
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("b32", "u4"), ("b64", "u8")])
-def test_matches(kind: str, dtype: str) -> None:
-    rng = np.random.default_rng()
+def test_matches(rng: np.random.Generator, kind: str, dtype: str) -> None:
     a = rng.integers(0, 5, 64).astype(dtype)
     a[32:] = 9
     body = f"""
@@ -88,8 +87,8 @@ def test_matches(kind: str, dtype: str) -> None:
     [("add.u32", "u4"), ("add.s32", "i4"), ("min.u32", "u4"), ("min.s32", "i4"), ("max.u32", "u4"), ("max.s32", "i4")]
     + [(f"{name}.b32", "u4") for name in ("and", "or", "xor")],
 )
-def test_reductions(name: str, dtype: str) -> None:
-    a = integers(np.random.default_rng(), dtype, 64)
+def test_reductions(rng: np.random.Generator, name: str, dtype: str) -> None:
+    a = integers(rng, dtype, 64)
     if name.startswith("and"):
         a |= 0xFFF0F0FF
     function = {

@@ -22,10 +22,12 @@ from typing import Any
 import gpusim_backend
 import numpy
 import torch
+import trellis_cases
 from cases import Case, make_dense, make_sparse
 from torch import Tensor
 
 from requant_kernels.backends import cuda
+from requant_kernels.operands import WeightOperands
 
 KINDS = [("uniform", 2), ("uniform", 3), ("uniform", 4), ("uniform", 8), ("lut", 2), ("lut", 3), ("lut", 4)]
 SHAPES = [(40, 100), (33, 2625)]
@@ -93,6 +95,18 @@ def _pointers(content: bytes, regions: list[tuple[Tensor, dict[str, Any]]]) -> I
                 yield {"offset": offset, "tensor": saved["name"], "byte": address - tensor.data_ptr()}
 
 
+def _weights(pick: random.Random) -> Iterator[tuple[str, WeightOperands]]:
+    """(name, weight) of every kind and shape, some with a sparse part."""
+    for format, bits in KINDS:
+        for shape in SHAPES:
+            case = Case(make_dense(pick, format, bits, *shape), make_sparse(pick, pick.choice(SPARSE), *shape))
+            yield f"{format}{bits}", case.operands()
+    for code, bits in trellis_cases.KINDS:
+        for shape in SHAPES:
+            dense = trellis_cases.random_weight(code, bits, *shape)
+            yield f"trellis-{code}{bits}", trellis_cases.operands(dense, make_sparse(pick, pick.choice(SPARSE), *shape))
+
+
 def main(folder: Path) -> None:
     """Runs all cases, of the same random numbers each time."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -100,19 +114,16 @@ def main(folder: Path) -> None:
     shutil.copytree(gpusim_backend.BUILD / "ptx", folder / "ptx", ignore=shutil.ignore_patterns("*.d"))
     torch.manual_seed(SEED)
     pick = random.Random(SEED)
-    extension = gpusim_backend.extension()
-    recorder = Recorder(extension, folder)
-    kernels = cuda.CudaKernels(extension, recorder)
-    for format, bits in KINDS:
-        for shape in SHAPES:
-            dtype, sparse = pick.choice(DTYPES), pick.choice(SPARSE)
-            case = Case(make_dense(pick, format, bits, *shape), make_sparse(pick, sparse, *shape))
-            for tokens in TOKENS:
-                recorder.name = f"linear-{format}{bits}-{tokens}"
-                x = torch.randn(tokens, shape[1]).to(dtype)
-                kernels.fused(x, case.operands(), torch.randn(shape[0]), "16bit")
-            recorder.name = f"dequantize-{format}{bits}"
-            kernels.dequantize(case.operands(), dtype)
+    recorder = Recorder(gpusim_backend.extension(), folder)
+    kernels = cuda.CudaKernels(gpusim_backend.extension(), recorder).table()
+    for name, weight in _weights(pick):
+        dtype = pick.choice(DTYPES)
+        for tokens in TOKENS:
+            recorder.name = f"linear-{name}-{tokens}"
+            x = torch.randn(tokens, weight.in_features).to(dtype)
+            kernels[weight.format, "fused"](x, weight, torch.randn(weight.out_features), "16bit")
+        recorder.name = f"dequantize-{name}"
+        kernels[weight.format, "dequantize"](weight, dtype)
     (folder / "launches.json").write_text(json.dumps(recorder.cases, indent=1) + "\n", encoding="utf-8")
     launches = sum(len(case["launches"]) for case in recorder.cases)
     print(f"{folder / 'launches.json'}: {len(recorder.cases)} cases, {launches} launches")

@@ -40,11 +40,16 @@ def extension() -> ModuleType:
     return module
 
 
-def compile_cuda(source: Path, *options: str) -> str:
-    """The sm_80 PTX that nvcc makes of a CUDA source. nvcc is taken from CUDA_HOME, otherwise from PATH."""
+def find_nvcc() -> str | None:
+    """nvcc in CUDA_HOME, otherwise the one in PATH."""
     home = os.environ.get("CUDA_HOME")
-    nvcc = str(Path(home) / "bin" / "nvcc") if home else shutil.which("nvcc")
-    if not nvcc:
+    return shutil.which(Path(home) / "bin" / "nvcc") if home else shutil.which("nvcc")
+
+
+def compile_cuda(source: Path, *options: str) -> str:
+    """The sm_80 PTX that nvcc makes of a CUDA source."""
+    nvcc = find_nvcc()
+    if nvcc is None:
         raise FileNotFoundError("nvcc is neither in CUDA_HOME/bin nor in PATH")
     command = [nvcc, *NVCC_OPTIONS, *options, "-o", "-", str(source)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -104,8 +109,18 @@ class SimulatedGpu:
         return self.simulator.launch(self.find(kernel), grid, block, passed, dynamic_shared_bytes)
 
 
+def device_array(shape: int | Sequence[int], dtype: Any) -> np.ndarray:
+    """An array of zeros at a multiple of 256 bytes, as cudaMalloc gives."""
+    kind = np.dtype(dtype)
+    count = int(np.prod(shape)) * kind.itemsize
+    storage = np.zeros(count + 256, "u1")
+    start = -storage.ctypes.data % 256
+    return storage[start : start + count].view(kind).reshape(shape)
+
+
 def read_only(array: np.ndarray) -> np.ndarray:
     """A contiguous copy that kernels may not write to."""
-    copy = np.array(array, order="C")
+    copy = device_array(array.shape, array.dtype)
+    copy[...] = array
     copy.flags.writeable = False
     return copy

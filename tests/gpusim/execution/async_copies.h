@@ -1,5 +1,5 @@
-// The asynchronous copies (cp.async) of one warp that are under way. Data lands as late as the program allows: where the
-// thread waits for it.
+// The asynchronous copies (cp.async) of one warp that are under way. Data lands as late as the program allows: where
+// the thread waits for it.
 #pragma once
 
 #include <array>

@@ -1,5 +1,5 @@
-// Binding: one PTX statement on its way to a decoded instruction. The operations (operations/*.cpp) say through it which
-// operands they read and write, and which function executes them.
+// Binding: one PTX statement on its way to a decoded instruction. The operations (operations/*.cpp) say through it
+// which operands they read and write, and which function executes them.
 #pragma once
 
 #include <string>

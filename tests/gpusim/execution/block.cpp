@@ -98,9 +98,9 @@ void Block::run() {
         progress = true;
         launch_.executed += warp.executed() - before;
         if (launch_.executed > launch_.options.instruction_limit) {
-          fail(warp, {first_lane(warp.live() ? warp.live() : 1),
-                      "the launch has executed more than " + std::to_string(launch_.options.instruction_limit) +
-                          " warp instructions: an endless loop?"});
+          fail(warp, {first_lane(warp.live() ? warp.live() : 1), "the launch has executed more than " +
+                                                                     std::to_string(launch_.options.instruction_limit) +
+                                                                     " warp instructions: an endless loop?"});
         }
         if (warp.state() == WarpState::kExited) {
           for (Barrier& barrier : barriers_) complete_if_all_arrived(barrier);
@@ -201,8 +201,8 @@ std::byte* Block::local(const Warp& warp, unsigned lane, uint64_t address, unsig
                               std::to_string(address) + "; the thread has " + std::to_string(size) + " bytes"};
   }
   if (address % bytes != 0) {
-    throw Violation{lane, "misaligned access of " + std::to_string(bytes) + " bytes to local address " +
-                              std::to_string(address)};
+    throw Violation{
+        lane, "misaligned access of " + std::to_string(bytes) + " bytes to local address " + std::to_string(address)};
   }
   return &local_[(warp.index() * kWarpSize + lane) * size + address];
 }

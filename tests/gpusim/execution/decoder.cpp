@@ -11,7 +11,8 @@ namespace {
 uint64_t align_up(uint64_t value, uint64_t alignment) { return (value + alignment - 1) / alignment * alignment; }
 
 // Places variables one behind the other; returns the end. Those without a size share what follows.
-size_t place(const std::vector<const Variable*>& variables, Space space, std::unordered_map<std::string, Symbol>& symbols) {
+size_t place(const std::vector<const Variable*>& variables, Space space,
+             std::unordered_map<std::string, Symbol>& symbols) {
   size_t end = 0;
   for (const bool sized : {true, false}) {
     for (const Variable* variable : variables) {
@@ -67,8 +68,8 @@ class Decoder {
   // Shared variables of a module that the kernel does not mention take no memory.
   bool is_used(const std::string& name) const {
     const auto mentions = [&](const Operand& operand, const auto& self) -> bool {
-      return operand.name == name ||
-             std::any_of(operand.parts.begin(), operand.parts.end(), [&](const Operand& part) { return self(part, self); });
+      return operand.name == name || std::any_of(operand.parts.begin(), operand.parts.end(),
+                                                 [&](const Operand& part) { return self(part, self); });
     };
     for (const Statement& statement : function_.statements) {
       for (const Operand& operand : statement.operands) {
@@ -84,7 +85,8 @@ class Decoder {
     instruction.guard = slots.always();
     if (!statement.guard.empty()) {
       instruction.guard = slots.find(statement.guard);
-      if (instruction.guard == Slots::kNone || slots.bytes(instruction.guard) != 0) binding.fail("the guard is no predicate");
+      if (instruction.guard == Slots::kNone || slots.bytes(instruction.guard) != 0)
+        binding.fail("the guard is no predicate");
       instruction.guard_flip = statement.guard_negated ? kAllLanes : 0;
     }
     bind_operation(binding);

@@ -56,7 +56,8 @@ inline Half round_to_half(Wide value) {
   const Bits large = magnitude > kInfinity ? Bits(kNan16) : Bits(0x7c00);
   const Bits subnormal = bit_cast<Bits>(bit_cast<Wide>(magnitude) + bit_cast<Wide>(kAligner)) - kAligner;
   const Bits odd = magnitude >> kDropped & 1;
-  const Bits normal = (magnitude - (Bits(kBias - 15) << kMantissaBits) + (Bits(1) << (kDropped - 1)) - 1 + odd) >> kDropped;
+  const Bits normal =
+      (magnitude - (Bits(kBias - 15) << kMantissaBits) + (Bits(1) << (kDropped - 1)) - 1 + odd) >> kDropped;
   const Bits result = magnitude >= kTooLarge ? large : magnitude < kNormal ? subnormal : normal;
   return Half{static_cast<uint16_t>((magnitude > kInfinity ? 0 : sign) | result)};
 }

@@ -45,15 +45,15 @@ struct Instruction {
   InstructionClass instruction_class = InstructionClass::kInteger;
   uint8_t destinations = 0;
   uint8_t operand_count = 0;
-  uint32_t guard = 0;                // slot of the predicate
-  LaneMask guard_flip = 0;           // kAllLanes: the guard is negated
+  uint32_t guard = 0;       // slot of the predicate
+  LaneMask guard_flip = 0;  // kAllLanes: the guard is negated
   std::array<uint32_t, kMaxOperands> operands{};
-  uint32_t index = 0;                // in the kernel
-  uint32_t target = 0;               // of a branch: index of an instruction
-  uint32_t immediate = 0;            // what an operation wants to remember: a table, a size, a rounding mode
-  uint32_t modifier = 0;             // a second one
-  bool uniform_lanes = false;        // collective: the whole warp must take part
-  uint8_t mask_operand = 0;          // collective: the operand with the member mask, unless uniform_lanes
+  uint32_t index = 0;          // in the kernel
+  uint32_t target = 0;         // of a branch: index of an instruction
+  uint32_t immediate = 0;      // what an operation wants to remember: a table, a size, a rounding mode
+  uint32_t modifier = 0;       // a second one
+  bool uniform_lanes = false;  // collective: the whole warp must take part
+  uint8_t mask_operand = 0;    // collective: the operand with the member mask, unless uniform_lanes
 
   // Memory accesses.
   Space space = Space::kGeneric;

@@ -126,9 +126,10 @@ std::vector<Lifetime> find_lifetimes(const Kernel& kernel, size_t slots) {
 size_t place_registers(const Kernel& kernel, const std::vector<size_t>& register_bytes, size_t begin,
                        std::vector<uint32_t>& places) {
   std::vector<Lifetime> lifetimes = find_lifetimes(kernel, register_bytes.size());
-  lifetimes.erase(std::remove_if(lifetimes.begin(), lifetimes.end(),
-                                 [&](const Lifetime& life) { return !register_bytes[life.slot] || life.first > life.last; }),
-                  lifetimes.end());
+  lifetimes.erase(
+      std::remove_if(lifetimes.begin(), lifetimes.end(),
+                     [&](const Lifetime& life) { return !register_bytes[life.slot] || life.first > life.last; }),
+      lifetimes.end());
   std::sort(lifetimes.begin(), lifetimes.end(), [](const Lifetime& a, const Lifetime& b) { return a.first < b.first; });
   std::map<size_t, std::vector<uint32_t>> free_places;  // by size
   std::multimap<uint32_t, uint32_t> ends;               // last instruction, slot

@@ -11,10 +11,10 @@ namespace gpusim {
 namespace {
 
 const std::set<std::string_view> kSpecialRegisters = {
-    "%tid.x",       "%tid.y",    "%tid.z",     "%ntid.x",      "%ntid.y",        "%ntid.z",           "%ctaid.x",
-    "%ctaid.y",     "%ctaid.z",  "%nctaid.x",  "%nctaid.y",    "%nctaid.z",      "%laneid",           "%warpid",
-    "%nwarpid",     "%smid",     "%nsmid",     "%lanemask_eq", "%lanemask_lt",   "%lanemask_le",      "%lanemask_gt",
-    "%lanemask_ge", "%total_smem_size", "%dynamic_smem_size",
+    "%tid.x",       "%tid.y",       "%tid.z",       "%ntid.x",      "%ntid.y",          "%ntid.z",
+    "%ctaid.x",     "%ctaid.y",     "%ctaid.z",     "%nctaid.x",    "%nctaid.y",        "%nctaid.z",
+    "%laneid",      "%warpid",      "%nwarpid",     "%smid",        "%nsmid",           "%lanemask_eq",
+    "%lanemask_lt", "%lanemask_le", "%lanemask_gt", "%lanemask_ge", "%total_smem_size", "%dynamic_smem_size",
 };
 
 }  // namespace

@@ -56,8 +56,8 @@ GlobalMemory::Region& GlobalMemory::find(unsigned lane, uint64_t address, unsign
     std::string message = "out-of-bounds access of " + std::to_string(bytes) + " bytes to global memory";
     // The closest region below is what a kernel most often runs over.
     if (latest_) {
-      message += ", " + std::to_string(address - latest_->begin) + " bytes from the start of '" + latest_->name + "' (" +
-                 std::to_string(latest_->end - latest_->begin) + " bytes)";
+      message += ", " + std::to_string(address - latest_->begin) + " bytes from the start of '" + latest_->name +
+                 "' (" + std::to_string(latest_->end - latest_->begin) + " bytes)";
     }
     latest_ = nullptr;
     throw Violation{lane, message};

@@ -100,9 +100,8 @@ void atomic(Warp& warp, const Instruction& instruction, LaneMask lanes) {
   for_each_window(instruction, addresses, lanes, [&](uint64_t window, LaneMask part) {
     for_each_lane(part, [&](unsigned lane) {
       if (window != 0 && window != kSharedWindow) throw Violation{lane, "atomic operation on memory of one thread"};
-      std::byte* place = window == 0
-                             ? global.atomic(lane, addresses.of[lane], sizeof(T))
-                             : block.shared().atomic({warp.index(), lane}, addresses.of[lane], sizeof(T));
+      std::byte* place = window == 0 ? global.atomic(lane, addresses.of[lane], sizeof(T))
+                                     : block.shared().atomic({warp.index(), lane}, addresses.of[lane], sizeof(T));
       std::memcpy(&results[lane], place, sizeof(T));
       const T value = Functor()(results[lane], operands[0][lane], operands[1][lane]);
       std::memcpy(place, &value, sizeof value);

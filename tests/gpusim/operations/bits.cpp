@@ -239,11 +239,10 @@ void bind_shift(Binding& binding) {
 void bind_funnel_shift(Binding& binding) {
   binding.add_all(Type::kB32);
   const bool wraps = binding.has("wrap");
-  binding.instruction.execute =
-      binding.has("l") ? (wraps ? uniform<FunnelShift<true, true>, uint32_t, 3>()
-                                : uniform<FunnelShift<true, false>, uint32_t, 3>())
-                       : (wraps ? uniform<FunnelShift<false, true>, uint32_t, 3>()
-                                : uniform<FunnelShift<false, false>, uint32_t, 3>());
+  binding.instruction.execute = binding.has("l") ? (wraps ? uniform<FunnelShift<true, true>, uint32_t, 3>()
+                                                          : uniform<FunnelShift<true, false>, uint32_t, 3>())
+                                                 : (wraps ? uniform<FunnelShift<false, true>, uint32_t, 3>()
+                                                          : uniform<FunnelShift<false, false>, uint32_t, 3>());
 }
 
 void bind_lop3(Binding& binding) {
@@ -302,9 +301,8 @@ void bind_count(Binding& binding) {
   const Type type = binding.type();
   binding.add_destination(binding.operand(0), 4);
   binding.add_source(binding.operand(1), type);
-  binding.instruction.execute = with_integer_type(binding, type, [](auto zero) -> Execute {
-    return &elementwise<Functor, uint32_t, decltype(zero)>;
-  });
+  binding.instruction.execute = with_integer_type(
+      binding, type, [](auto zero) -> Execute { return &elementwise<Functor, uint32_t, decltype(zero)>; });
 }
 
 }  // namespace
@@ -325,7 +323,8 @@ void add_bit_operations(OperationTable& table) {
   table["popc"] = bind_count<PopulationCount>;
   table["clz"] = bind_count<CountLeadingZeros>;
   table["bfind"] = [](Binding& binding) {
-    return binding.has("shiftamt") ? bind_count<FindLeadingBit<true>>(binding) : bind_count<FindLeadingBit<false>>(binding);
+    return binding.has("shiftamt") ? bind_count<FindLeadingBit<true>>(binding)
+                                   : bind_count<FindLeadingBit<false>>(binding);
   };
   table["brev"] = bind_logic<Reverse, 1>;
 }

@@ -87,7 +87,7 @@ uint64_t encode_float(Wide value, Rounding rounding, Nearest nearest) {
   const Wide got = to_float(rounded);
   Bits bits = bit_cast<Bits>(rounded);
   constexpr Bits kSign = static_cast<Bits>(Bits(1) << (8 * sizeof(Bits) - 1));
-  const bool too_small = got < value, too_large = got > value;
+  const bool too_small = got<value, too_large = got> value;
   const bool smaller = too_large && (rounding == Rounding::kDown || (rounding == Rounding::kTowardsZero && value > 0));
   const bool larger = too_small && (rounding == Rounding::kUp || (rounding == Rounding::kTowardsZero && value < 0));
   if (smaller) bits = static_cast<Bits>(bits == 0 ? kSign | 1 : bits & kSign ? bits + 1 : bits - 1);
@@ -167,8 +167,8 @@ uint64_t truncate(Wide value, Type to) {
   }
 }
 
-// A conversion of any kind. The formats stand in `elements` (from) and `element_bytes` (to) with their register sizes in
-// `offset`; see bind_general.
+// A conversion of any kind. The formats stand in `elements` (from) and `element_bytes` (to) with their register sizes
+// in `offset`; see bind_general.
 struct General {
   Format from, to;
   Rounding rounding;
@@ -185,7 +185,8 @@ struct General {
     const bool from_integer = traits(from.type).kind != Kind::kFloat;
     const bool to_integer = traits(to.type).kind != Kind::kFloat;
     if (from_integer && to_integer && !(flags & kSaturates)) return truncate(value, to.type);
-    if (flags & kFlushes && from.type == Type::kF32 && std::fabs(value) < 0x1p-126L) value = std::copysign(Wide(0), value);
+    if (flags & kFlushes && from.type == Type::kF32 && std::fabs(value) < 0x1p-126L)
+      value = std::copysign(Wide(0), value);
     if (!from_integer && (to_integer || rounding >= Rounding::kIntegerNearestEven)) {
       value = round_to_integer(value, rounding);
     }
@@ -205,9 +206,7 @@ void convert_general(Warp& warp, const Instruction& instruction, LaneMask lanes)
   for_each_lane(lanes, [&](unsigned lane) { std::memcpy(to + lane * bytes, &results[lane], bytes); });
 }
 
-Type register_type(unsigned bytes) {
-  return bytes == 2 ? Type::kB16 : bytes == 4 ? Type::kB32 : Type::kB64;
-}
+Type register_type(unsigned bytes) { return bytes == 2 ? Type::kB16 : bytes == 4 ? Type::kB32 : Type::kB64; }
 
 // The formats that `cvt` knows, as plain integers where the opcode says bits.
 Type plain(Type type) {

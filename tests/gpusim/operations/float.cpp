@@ -1,6 +1,6 @@
 // Floating-point arithmetic in f16, bf16, f32 and f64, packed pairs included. Every result is rounded once, to nearest
-// even; approximate instructions (ex2, lg2, sin, rcp.approx, div.full, ...) give the correctly rounded or the C library's
-// result, which is better than a GPU's.
+// even; approximate instructions (ex2, lg2, sin, rcp.approx, div.full, ...) give the correctly rounded or the C
+// library's result, which is better than a GPU's.
 #include <cmath>
 #include <limits>
 
@@ -13,10 +13,22 @@ namespace {
 // Sign and magnitude of any of the formats.
 template <class T>
 struct Bits;
-template <> struct Bits<Half> { using Type = uint16_t; };
-template <> struct Bits<Bfloat16> { using Type = uint16_t; };
-template <> struct Bits<float> { using Type = uint32_t; };
-template <> struct Bits<double> { using Type = uint64_t; };
+template <>
+struct Bits<Half> {
+  using Type = uint16_t;
+};
+template <>
+struct Bits<Bfloat16> {
+  using Type = uint16_t;
+};
+template <>
+struct Bits<float> {
+  using Type = uint32_t;
+};
+template <>
+struct Bits<double> {
+  using Type = uint64_t;
+};
 template <class T>
 using BitsOf = typename Bits<T>::Type;
 template <class T>
@@ -77,21 +89,29 @@ struct Negate {
 struct CopySign {  // of a onto b
   template <class T>
   T operator()(T a, T b) const {
-    return bit_cast<T>(static_cast<BitsOf<T>>((bit_cast<BitsOf<T>>(a) & kSignBit<T>) |
-                                              (bit_cast<BitsOf<T>>(b) & ~kSignBit<T>)));
+    return bit_cast<T>(
+        static_cast<BitsOf<T>>((bit_cast<BitsOf<T>>(a) & kSignBit<T>) | (bit_cast<BitsOf<T>>(b) & ~kSignBit<T>)));
   }
 };
 
 template <class T>
 T canonical_nan();
 template <>
-Half canonical_nan() { return {kNan16}; }
+Half canonical_nan() {
+  return {kNan16};
+}
 template <>
-Bfloat16 canonical_nan() { return {kNan16}; }
+Bfloat16 canonical_nan() {
+  return {kNan16};
+}
 template <>
-float canonical_nan() { return bit_cast<float>(0x7fffffff); }
+float canonical_nan() {
+  return bit_cast<float>(0x7fffffff);
+}
 template <>
-double canonical_nan() { return std::numeric_limits<double>::quiet_NaN(); }
+double canonical_nan() {
+  return std::numeric_limits<double>::quiet_NaN();
+}
 
 // -0 is less than +0. A NaN loses against a number, or wins where kPropagatesNan.
 template <bool kMaximum, bool kPropagatesNan>
@@ -119,35 +139,51 @@ struct Unary {
 };
 struct Reciprocal {
   template <class T>
-  T operator()(T a) const { return T(1) / a; }
+  T operator()(T a) const {
+    return T(1) / a;
+  }
 };
 struct SquareRoot {
   template <class T>
-  T operator()(T a) const { return std::sqrt(a); }
+  T operator()(T a) const {
+    return std::sqrt(a);
+  }
 };
 struct ReciprocalSquareRoot {
   template <class T>
-  T operator()(T a) const { return static_cast<T>(1.0 / std::sqrt(static_cast<double>(a))); }
+  T operator()(T a) const {
+    return static_cast<T>(1.0 / std::sqrt(static_cast<double>(a)));
+  }
 };
 struct Sine {
   template <class T>
-  T operator()(T a) const { return std::sin(a); }
+  T operator()(T a) const {
+    return std::sin(a);
+  }
 };
 struct Cosine {
   template <class T>
-  T operator()(T a) const { return std::cos(a); }
+  T operator()(T a) const {
+    return std::cos(a);
+  }
 };
 struct Exponential2 {
   template <class T>
-  T operator()(T a) const { return std::exp2(a); }
+  T operator()(T a) const {
+    return std::exp2(a);
+  }
 };
 struct Logarithm2 {
   template <class T>
-  T operator()(T a) const { return std::log2(a); }
+  T operator()(T a) const {
+    return std::log2(a);
+  }
 };
 struct HyperbolicTangent {
   template <class T>
-  T operator()(T a) const { return std::tanh(a); }
+  T operator()(T a) const {
+    return std::tanh(a);
+  }
 };
 
 // .ftz: subnormal operands and results become zero. .sat: results into 0 .. 1, NaN to 0. .relu: negative ones to 0.
@@ -218,8 +254,8 @@ void bind(Binding& binding) {
   if (binding.has("ftz")) instruction.modifier |= kFlush;
   if (binding.has("sat")) instruction.modifier |= kSaturate;
   if (binding.has("relu")) instruction.modifier |= kRelu;
-  instruction.execute =
-      instruction.modifier ? select<Adjusted<Functor>, kSources>(binding, type) : select<Functor, kSources>(binding, type);
+  instruction.execute = instruction.modifier ? select<Adjusted<Functor>, kSources>(binding, type)
+                                             : select<Functor, kSources>(binding, type);
 }
 
 template <class Functor, unsigned kSources = 1>

@@ -19,12 +19,30 @@ uint64_t bits(T value) {
 // An integer of twice the width.
 template <class T>
 struct Double;
-template <> struct Double<uint16_t> { using Type = uint32_t; };
-template <> struct Double<int16_t> { using Type = int32_t; };
-template <> struct Double<uint32_t> { using Type = uint64_t; };
-template <> struct Double<int32_t> { using Type = int64_t; };
-template <> struct Double<uint64_t> { using Type = unsigned __int128; };
-template <> struct Double<int64_t> { using Type = __int128; };
+template <>
+struct Double<uint16_t> {
+  using Type = uint32_t;
+};
+template <>
+struct Double<int16_t> {
+  using Type = int32_t;
+};
+template <>
+struct Double<uint32_t> {
+  using Type = uint64_t;
+};
+template <>
+struct Double<int32_t> {
+  using Type = int64_t;
+};
+template <>
+struct Double<uint64_t> {
+  using Type = unsigned __int128;
+};
+template <>
+struct Double<int64_t> {
+  using Type = __int128;
+};
 
 struct Add {
   template <class T>
@@ -40,14 +58,14 @@ struct Subtract {
 };
 struct AddSaturated {  // only .s32
   int32_t operator()(int32_t a, int32_t b) const {
-    return static_cast<int32_t>(std::clamp<int64_t>(int64_t{a} + b, std::numeric_limits<int32_t>::min(),
-                                                    std::numeric_limits<int32_t>::max()));
+    return static_cast<int32_t>(
+        std::clamp<int64_t>(int64_t{a} + b, std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()));
   }
 };
 struct SubtractSaturated {
   int32_t operator()(int32_t a, int32_t b) const {
-    return static_cast<int32_t>(std::clamp<int64_t>(int64_t{a} - b, std::numeric_limits<int32_t>::min(),
-                                                    std::numeric_limits<int32_t>::max()));
+    return static_cast<int32_t>(
+        std::clamp<int64_t>(int64_t{a} - b, std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()));
   }
 };
 struct MultiplyLow {
@@ -83,7 +101,9 @@ struct Multiply24 {
   template <class T>
   T operator()(T a, T b) const {
     using Wide = std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>;
-    const auto low = [](T value) { return static_cast<Wide>(static_cast<T>(static_cast<Unsigned<T>>(value) << 8)) >> 8; };
+    const auto low = [](T value) {
+      return static_cast<Wide>(static_cast<T>(static_cast<Unsigned<T>>(value) << 8)) >> 8;
+    };
     return static_cast<T>(low(a) * low(b) >> kShift);
   }
 };
@@ -141,9 +161,8 @@ struct SumOfDifference {  // sad: c + |a - b|
 template <class Functor, unsigned kSources>
 Execute bind_uniform(Binding& binding) {
   binding.add_all(binding.type());
-  return with_integer_type(binding, binding.type(), [](auto zero) -> Execute {
-    return uniform<Functor, decltype(zero), kSources>();
-  });
+  return with_integer_type(binding, binding.type(),
+                           [](auto zero) -> Execute { return uniform<Functor, decltype(zero), kSources>(); });
 }
 
 // d and c have twice the width of a and b.
@@ -219,7 +238,8 @@ void chained(Warp& warp, const Instruction& instruction, LaneMask lanes) {
     } else if constexpr (kChain == Chain::kSubtract) {
       sum = static_cast<Wide>(a[lane]) - b[lane] - carry;
     } else {
-      const T product = kChain == Chain::kMultiplyLow ? MultiplyLow()(a[lane], b[lane]) : MultiplyHigh()(a[lane], b[lane]);
+      const T product =
+          kChain == Chain::kMultiplyLow ? MultiplyLow()(a[lane], b[lane]) : MultiplyHigh()(a[lane], b[lane]);
       sum = static_cast<Wide>(product) + c[lane] + carry;
     }
     results[lane] = static_cast<T>(sum);
@@ -243,8 +263,8 @@ Execute select_chained(Binding& binding, bool uses_carry, bool sets_carry) {
 template <Chain kLow, Chain kHigh>
 void bind_chain(Binding& binding) {
   const bool sets_carry = binding.has("cc");
-  binding.instruction.execute =
-      binding.has("hi") ? select_chained<kHigh>(binding, true, sets_carry) : select_chained<kLow>(binding, true, sets_carry);
+  binding.instruction.execute = binding.has("hi") ? select_chained<kHigh>(binding, true, sets_carry)
+                                                  : select_chained<kLow>(binding, true, sets_carry);
 }
 
 // dp4a, dp2a: c plus the dot product of the bytes of b with the bytes or halves of a.
@@ -331,7 +351,8 @@ void bind_arithmetic(Binding& binding) {
 }  // namespace
 
 void add_integer_operations(OperationTable& table) {
-  for (const char* name : {"add", "sub", "mul", "mad", "div", "min", "max", "abs", "neg"}) table[name] = bind_arithmetic;
+  for (const char* name : {"add", "sub", "mul", "mad", "div", "min", "max", "abs", "neg"})
+    table[name] = bind_arithmetic;
   table["rem"] = [](Binding& binding) { binding.instruction.execute = bind_uniform<Remainder, 2>(binding); };
   table["mul24"] = bind_24<MultiplyAdd, 2>;
   table["mad24"] = bind_24<MultiplyAdd, 3>;

@@ -4,7 +4,8 @@
 //
 //   A [16, K]   register i: row g + 8 (i % 2), columns n q + 0 .. n - 1 + 4 n (i / 2)
 //   B [K, 8]    register i: rows n q + 0 .. n - 1 + 4 n i, column g
-//   C [16, 8]   32 bits: register i: row g + 8 (i / 2), column 2 q + i % 2;  f16: register i: row g + 8 i, columns 2 q + 0 .. 1
+//   C [16, 8]   32 bits: register i: row g + 8 (i / 2), column 2 q + i % 2;  f16: register i: row g + 8 i, columns 2 q
+//   + 0 .. 1
 //
 // Products are exact and are summed with C in double, then rounded once to the accumulator's type. A GPU adds in some
 // other order with at least the precision of f32.

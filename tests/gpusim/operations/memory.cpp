@@ -36,8 +36,8 @@ void shorten(std::byte* lane_bytes, size_t lane_stride, std::byte* slot, LaneMas
 }
 
 template <unsigned kBytes>
-void read_window(Warp& warp, const Instruction& instruction, uint64_t window, const Addresses& addresses, LaneMask lanes,
-                 LaneData& data) {
+void read_window(Warp& warp, const Instruction& instruction, uint64_t window, const Addresses& addresses,
+                 LaneMask lanes, LaneData& data) {
   Block& block = warp.block();
   Launch& launch = block.launch();
   const auto read_each = [&](auto source) {
@@ -83,8 +83,8 @@ void load(Warp& warp, const Instruction& instruction, LaneMask lanes) {
 }
 
 template <unsigned kBytes>
-void write_window(Warp& warp, const Instruction& instruction, uint64_t window, const Addresses& addresses, LaneMask lanes,
-                  const LaneData& data) {
+void write_window(Warp& warp, const Instruction& instruction, uint64_t window, const Addresses& addresses,
+                  LaneMask lanes, const LaneData& data) {
   Block& block = warp.block();
   GlobalMemory& global = block.launch().global;
   if (window == 0) {
@@ -126,7 +126,8 @@ struct AccessFunctions {
   Execute load, store;
 };
 constexpr AccessFunctions kAccesses[] = {
-    {1, load<1>, store<1>}, {2, load<2>, store<2>}, {4, load<4>, store<4>}, {8, load<8>, store<8>}, {16, load<16>, store<16>},
+    {1, load<1>, store<1>}, {2, load<2>, store<2>},    {4, load<4>, store<4>},
+    {8, load<8>, store<8>}, {16, load<16>, store<16>},
 };
 
 struct ElementFunctions {

@@ -119,9 +119,8 @@ void bind_move(Binding& binding) {
     instruction.execute = read_clock<uint64_t>;
   } else {
     binding.add_all(type);
-    instruction.execute = with_unsigned_type(binding, traits(type).bytes, [](auto zero) -> Execute {
-      return uniform<Identity, decltype(zero), 1>();
-    });
+    instruction.execute = with_unsigned_type(
+        binding, traits(type).bytes, [](auto zero) -> Execute { return uniform<Identity, decltype(zero), 1>(); });
   }
 }
 
@@ -142,9 +141,8 @@ void bind_select(Binding& binding) {
   binding.add_source(binding.operand(1), type);
   binding.add_source(binding.operand(2), type);
   binding.add_predicate(binding.operand(3));
-  binding.instruction.execute = with_unsigned_type(binding, traits(type).bytes, [](auto zero) -> Execute {
-    return select<decltype(zero)>;
-  });
+  binding.instruction.execute =
+      with_unsigned_type(binding, traits(type).bytes, [](auto zero) -> Execute { return select<decltype(zero)>; });
 }
 
 struct SelectBySign {  // slct: a if c >= 0, and not for a NaN

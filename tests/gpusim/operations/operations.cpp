@@ -8,12 +8,18 @@ struct Family {
   InstructionClass instruction_class;  // unless an operation says otherwise
 };
 constexpr Family kFamilies[] = {
-    {add_integer_operations, InstructionClass::kInteger}, {add_bit_operations, InstructionClass::kInteger},
-    {add_float_operations, InstructionClass::kFloat},     {add_conversions, InstructionClass::kConversion},
-    {add_moves, InstructionClass::kMove},                 {add_comparisons, InstructionClass::kPredicate},
-    {add_memory_operations, InstructionClass::kHint},     {add_atomics, InstructionClass::kAtomic},
-    {add_async_copies, InstructionClass::kAsyncCopy},     {add_matrix_operations, InstructionClass::kMatrix},
-    {add_warp_operations, InstructionClass::kWarp},       {add_control_operations, InstructionClass::kControl},
+    {add_integer_operations, InstructionClass::kInteger},
+    {add_bit_operations, InstructionClass::kInteger},
+    {add_float_operations, InstructionClass::kFloat},
+    {add_conversions, InstructionClass::kConversion},
+    {add_moves, InstructionClass::kMove},
+    {add_comparisons, InstructionClass::kPredicate},
+    {add_memory_operations, InstructionClass::kHint},
+    {add_atomics, InstructionClass::kAtomic},
+    {add_async_copies, InstructionClass::kAsyncCopy},
+    {add_matrix_operations, InstructionClass::kMatrix},
+    {add_warp_operations, InstructionClass::kWarp},
+    {add_control_operations, InstructionClass::kControl},
 };
 
 struct Operation {

@@ -144,11 +144,17 @@ void reduce(Warp& warp, const Instruction& instruction, LaneMask lanes) {
 }
 
 template <class T>
-T sum(T a, T b) { return a + b; }
+T sum(T a, T b) {
+  return a + b;
+}
 template <class T>
-T minimum(T a, T b) { return std::min(a, b); }
+T minimum(T a, T b) {
+  return std::min(a, b);
+}
 template <class T>
-T maximum(T a, T b) { return std::max(a, b); }
+T maximum(T a, T b) {
+  return std::max(a, b);
+}
 uint32_t bitwise_and(uint32_t a, uint32_t b) { return a & b; }
 uint32_t bitwise_or(uint32_t a, uint32_t b) { return a | b; }
 uint32_t bitwise_xor(uint32_t a, uint32_t b) { return a ^ b; }
@@ -172,8 +178,7 @@ void bind_reduction(Binding& binding) {
   add_members(binding, binding.operand(2));
   for (const Reduction& reduction : reductions) {
     if (!binding.has(reduction.name)) continue;
-    binding.instruction.execute =
-        binding.type() == Type::kS32 ? reduction.of_signed : reduction.of_unsigned;
+    binding.instruction.execute = binding.type() == Type::kS32 ? reduction.of_signed : reduction.of_unsigned;
   }
   if (!binding.instruction.execute) binding.fail("unknown reduction");
 }

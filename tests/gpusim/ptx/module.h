@@ -52,7 +52,7 @@ struct Variable {
   Space space;
   Type type;
   uint64_t alignment;
-  uint64_t bytes;  // 0: sized at launch
+  uint64_t bytes;                      // 0: sized at launch
   std::vector<uint8_t> initial_value;  // empty, or as long as the variable
 };
 

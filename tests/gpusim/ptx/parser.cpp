@@ -16,7 +16,7 @@ const std::set<std::string_view> kIgnoredStatements = {".pragma", ".alias", ".ca
 const std::set<std::string_view> kLinkage = {".visible", ".extern", ".weak", ".common"};
 
 const std::map<std::string_view, Space> kVariableSpaces = {
-    {".global", Space::kGlobal}, {".const", Space::kConstant},     {".shared", Space::kShared},
+    {".global", Space::kGlobal}, {".const", Space::kConstant},  {".shared", Space::kShared},
     {".local", Space::kLocal},   {".param", Space::kParameter},
 };
 
