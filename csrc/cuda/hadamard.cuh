@@ -3,8 +3,12 @@
 //
 //   H_n = (Q_odd (x) H_{outer / odd}) (x) H_inner          n = outer * inner, inner a power of two up to 1024
 //
-// x is read as [outer, inner]. A CTA makes some rows of y. The outer factor is a small dense product over all of x, and
-// the inner one a fast Walsh-Hadamard transform of each row, whose columns are spread over the CTA:
+// x is read as [outer, inner]. A CTA makes some rows of y. The outer factor is a small dense product over all of x,
+// with factors from a table of the CTA's own in shared memory,
+//
+//   factors [outer][rows of the CTA]
+//
+// and the inner one a fast Walsh-Hadamard transform of each row, whose columns are spread over the CTA:
 //
 //   column   | bits 9..7 | bits 6..2 | bits 1..0 |          shorter rows: fewer warps, then fewer lanes; a CTA holds
 //              warp        lane        element                 several of them
@@ -24,23 +28,29 @@ constexpr int kHadamardWarps = kHadamardThreads / kWarpLanes;
 constexpr int kHadamardCtas = 4;  // per multiprocessor that registers must leave room for
 constexpr int kElements = 4;      // neighbouring columns of a thread
 constexpr int kMaxInner = kHadamardThreads * kElements;
-constexpr int kMaxOdd = 8191;  // its table fills 32 KB of shared memory
+constexpr int kMaxFactors = 8192;  // 32 KB of shared memory
 
 struct HadamardShape {
   int odd;
   int outer;
   int inner;
-  float norm;  // n^-1/2
+  int rows_at_once;  // that a CTA's threads hold side by side
+  float norm;        // n^-1/2
 };
 
-// The CTA's table of factors of Q: cos(2 pi i / odd) + sin(2 pi i / odd), over n^1/2.
-__device__ __forceinline__ void fill_factors(const HadamardShape& shape, float* factors) {
-  for (int i = threadIdx.x; i < shape.odd; i += kHadamardThreads) {
-    const int turn = 2 * i > shape.odd ? i - shape.odd : i;  // the nearer to 0, the more exact
+// Element (row, column) of the outer factor over n^1/2. Row a * power + b, column k * power + j: Q[a][k] H[b][j] with
+// Q[a][k] = cos(2 pi a k / odd) + sin(2 pi a k / odd), H[b][j] = (-1)^popcount(b & j).
+__device__ __forceinline__ float outer_factor(const HadamardShape& shape, int row, int column) {
+  const int power = shape.outer / shape.odd;
+  float factor = shape.norm;
+  if (shape.odd > 1) {
+    const int place = row / power * (column / power) % shape.odd;
+    const int turn = 2 * place > shape.odd ? place - shape.odd : place;  // the nearer to 0, the more exact
     float sine, cosine;
     sincospif(2 * static_cast<float>(turn) / static_cast<float>(shape.odd), &sine, &cosine);
-    factors[i] = (cosine + sine) * shape.norm;
+    factor *= cosine + sine;
   }
+  return __popc(row & column & (power - 1)) % 2 == 0 ? factor : -factor;
 }
 
 // The Walsh-Hadamard transform over the columns of a warp.
@@ -64,85 +74,78 @@ __device__ __forceinline__ void transform_columns(float (&values)[kElements], in
   }
 }
 
+__device__ __forceinline__ float4 multiply_add(float factor, float4 x, float4 sum) {
+  return {fmaf(factor, x.x, sum.x), fmaf(factor, x.y, sum.y), fmaf(factor, x.z, sum.z), fmaf(factor, x.w, sum.w)};
+}
+
+// The same between the warps of a row, for the values of one thread; all values are in `columns` [threads].
+__device__ __forceinline__ float4 transform_warps(const float4* columns, int warps_per_row) {
+  const int warp_of_row = threadIdx.x / kWarpLanes & (warps_per_row - 1);
+  const float4* const row = columns + threadIdx.x - warp_of_row * kWarpLanes;
+  float4 sum = {};
+#pragma unroll
+  for (int warp = 0; warp < kHadamardWarps; ++warp) {
+    if (warp >= warps_per_row) break;
+    sum = multiply_add(__popc(warp & warp_of_row) % 2 == 0 ? 1.0f : -1.0f, row[warp * kWarpLanes], sum);
+  }
+  return sum;
+}
+
 // A Stage says what stands at the two ends of the transform of one vector, number blockIdx.x:
 //
 //   Stage::Vector vector(stage, blockIdx.x)
 //   float4 vector.load(i)           elements i ..< i + 4, i a multiple of 4; together the threads of a CTA load them
 //   all void vector.before_barrier() void vector.after_barrier() void vector.store(i, values)
 //
-// Launched with grid [vectors, ceil(outer / rows of a CTA)] and a table of `odd` floats in dynamic shared memory. A CTA
-// makes kRows rows for every one that its threads hold: with more, x is read less often.
+// Launched with grid [vectors, ceil(outer / (kRows * rows_at_once))] and kRows * rows_at_once * outer floats of dynamic
+// shared memory. With more rows for every thread, x is read less often.
 template <int kRows, class Stage>
 __global__ void __launch_bounds__(kHadamardThreads, kHadamardCtas)
     hadamard_kernel(const HadamardShape shape, const Stage stage) {
-  extern __shared__ float factors[];
+  struct alignas(sizeof(float) * kRows) Factors {
+    float of_row[kRows];
+  };
+  extern __shared__ __align__(16) float factors[];
   __shared__ float4 shared_columns[kRows][kHadamardThreads];
-  const int thread = threadIdx.x, lane = thread % kWarpLanes;
-  const int threads_per_row = shape.inner / kElements, rows_at_once = kHadamardThreads / threads_per_row;
+  const int thread = threadIdx.x, rows = kRows * shape.rows_at_once, first_row = static_cast<int>(blockIdx.y) * rows;
+  const int threads_per_row = shape.inner / kElements;
+  // Threads beyond the last row repeat another one's work, and do not store it.
+  const int thread_row = min(thread / threads_per_row, shape.rows_at_once - 1);
   const int column = thread % threads_per_row * kElements;
-  const int power = shape.outer / shape.odd;
   typename Stage::Vector vector(stage, blockIdx.x);
 
-  // Row r = a * power + b has the factors Q[a][k] H[b][j] for rows k * power + j of x, H[b][j] = (-1)^popcount(b & j).
-  int rows[kRows], step[kRows], place[kRows];
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
-    rows[i] = (static_cast<int>(blockIdx.y) * kRows + i) * rows_at_once + thread / threads_per_row;
-    step[i] = min(rows[i], shape.outer - 1) / power;
-    place[i] = 0;  // a * k mod odd
+  for (int i = thread; i < rows * shape.outer; i += kHadamardThreads) {
+    factors[i] = outer_factor(shape, min(first_row + i % rows, shape.outer - 1), i / rows);
   }
-  fill_factors(shape, factors);
   __syncthreads();
 
-  float sums[kRows][kElements] = {};
-  for (int k = 0; k < shape.odd; ++k) {
-    uint32_t factor[kRows];
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      factor[i] = __float_as_uint(factors[place[i]]);
-      place[i] += step[i];
-      if (place[i] >= shape.odd) place[i] -= shape.odd;
-    }
+  float4 sums[kRows] = {};
 #pragma unroll 4
-    for (int j = 0; j < power; ++j) {
-      const float4 x = vector.load((k * power + j) * shape.inner + column);
+  for (int row = 0; row < shape.outer; ++row) {
+    const float4 x = vector.load(row * shape.inner + column);
+    const Factors present = *reinterpret_cast<const Factors*>(factors + row * rows + thread_row * kRows);
 #pragma unroll
-      for (int i = 0; i < kRows; ++i) {
-        const uint32_t sign = static_cast<uint32_t>(__popc(rows[i] & (power - 1) & j)) << 31;
-        const float signed_factor = __uint_as_float(factor[i] ^ sign);
-        sums[i][0] = fmaf(signed_factor, x.x, sums[i][0]);
-        sums[i][1] = fmaf(signed_factor, x.y, sums[i][1]);
-        sums[i][2] = fmaf(signed_factor, x.z, sums[i][2]);
-        sums[i][3] = fmaf(signed_factor, x.w, sums[i][3]);
-      }
-    }
+    for (int i = 0; i < kRows; ++i) sums[i] = multiply_add(present.of_row[i], x, sums[i]);
   }
 
   const int warps_per_row = (threads_per_row + kWarpLanes - 1) / kWarpLanes;
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
-    transform_columns(sums[i], threads_per_row, lane);
-    if (warps_per_row > 1) shared_columns[i][thread] = {sums[i][0], sums[i][1], sums[i][2], sums[i][3]};
+    float values[kElements] = {sums[i].x, sums[i].y, sums[i].z, sums[i].w};
+    transform_columns(values, threads_per_row, thread % kWarpLanes);
+    sums[i] = {values[0], values[1], values[2], values[3]};
+    if (warps_per_row > 1) shared_columns[i][thread] = sums[i];
   }
   vector.before_barrier();
   __syncthreads();
   vector.after_barrier();
-  const int warp_of_row = thread / kWarpLanes & (warps_per_row - 1);
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
-    float4 values = {sums[i][0], sums[i][1], sums[i][2], sums[i][3]};
-    if (warps_per_row > 1) {
-      values = {};
-      for (int warp = 0; warp < warps_per_row; ++warp) {
-        const float4 other = shared_columns[i][thread + (warp - warp_of_row) * kWarpLanes];
-        const float sign = __popc(warp & warp_of_row) & 1 ? -1.0f : 1.0f;
-        values.x = fmaf(sign, other.x, values.x);
-        values.y = fmaf(sign, other.y, values.y);
-        values.z = fmaf(sign, other.z, values.z);
-        values.w = fmaf(sign, other.w, values.w);
-      }
+    const int row = first_row + thread_row * kRows + i;
+    if (warps_per_row > 1) sums[i] = transform_warps(shared_columns[i], warps_per_row);
+    if (row < shape.outer && thread / threads_per_row < shape.rows_at_once) {
+      vector.store(row * shape.inner + column, sums[i]);
     }
-    if (rows[i] < shape.outer) vector.store(rows[i] * shape.inner + column, values);
   }
 }
 

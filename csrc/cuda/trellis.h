@@ -68,8 +68,8 @@ void trellis_sparse_products(const SparseProductArguments& arguments, const Devi
 // `dequantize` for format trellis. Values of C are rounded to fp16, as in all kernels.
 void trellis_rows(const DequantizeArguments& arguments, const Device& device);
 
-// One launch each. Throw std::runtime_error with CUDA's own words if it fails, std::invalid_argument for sizes whose
-// odd factor exceeds 8191.
+// One launch each. Throw std::runtime_error with CUDA's own words if it fails, std::invalid_argument for padded sizes
+// that exceed 8192 times their power of two, or 8192 * 1024.
 void rotate_inputs(const RotateArguments& arguments, const Device& device);
 void finish_outputs(const FinishArguments& arguments, const Device& device);
 

@@ -1,4 +1,5 @@
 // The two ends of a layer of format `trellis`: Hadamard transforms of its inputs and outputs (trellis.h).
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 #include <string>
@@ -42,42 +43,41 @@ struct RotateStage {
         : stage_(stage), token_(token), x_(stage.x + token * stage.in_features) {}
 
     __device__ float4 load(int index) {
-      uint16_t raw[kElements] = {};
-      int8_t signs[kElements] = {};
+      uint2 raw = {};
+      uint32_t signs = 0;  // bit 7 of every byte
       if (stage_.aligned) {
         if (index < stage_.in_features) {
-          *reinterpret_cast<uint2*>(raw) = __ldg(reinterpret_cast<const uint2*>(x_ + index));
-          *reinterpret_cast<uint32_t*>(signs) = __ldg(reinterpret_cast<const uint32_t*>(stage_.signs + index));
+          raw = __ldg(reinterpret_cast<const uint2*>(x_ + index));
+          signs = __ldg(reinterpret_cast<const uint32_t*>(stage_.signs + index));
         }
       } else {
-#pragma unroll
-        for (int i = 0; i < kElements; ++i) {
-          if (index + i >= stage_.in_features) break;
-          raw[i] = __ldg(x_ + index + i);
-          signs[i] = __ldg(stage_.signs + index + i);
-        }
+        const int present = min(stage_.in_features - index, kElements);
+        if (present > 0) raw.x = __ldg(x_ + index), signs = sign(index);
+        if (present > 1) raw.x |= __ldg(x_ + index + 1) << 16, signs |= sign(index + 1) << 8;
+        if (present > 2) raw.y = __ldg(x_ + index + 2), signs |= sign(index + 2) << 16;
+        if (present > 3) raw.y |= __ldg(x_ + index + 3) << 16, signs |= sign(index + 3) << 24;
       }
-      float values[kElements];
-#pragma unroll
-      for (int i = 0; i < kElements; ++i) {
-        const float value = Numbers<Number>::to_float(raw[i]);
-        values[i] = signs[i] < 0 ? -value : value;
-        largest_ = max(largest_, __float_as_uint(value) & 0x7fffffffu);
-      }
-      return {values[0], values[1], values[2], values[3]};
+      constexpr uint32_t kSignBits = 0x80008000;
+      raw.x ^= select_bytes(signs, 0, 0x1404) & kSignBits;
+      raw.y ^= select_bytes(signs, 0, 0x3424) & kSignBits;
+      const float4 values = {low(raw.x), high(raw.x), low(raw.y), high(raw.y)};
+      largest_ =
+          fmaxf(fmaxf(largest_, fmaxf(fabsf(values.x), fabsf(values.y))), fmaxf(fabsf(values.z), fabsf(values.w)));
+      return values;
     }
 
     __device__ void before_barrier() {
       for (int half = kWarpLanes / 2; half > 0; half /= 2) {
-        largest_ = max(largest_, __shfl_xor_sync(kAllLanes, largest_, half));
+        largest_ = fmaxf(largest_, __shfl_xor_sync(kAllLanes, largest_, half));
       }
       if (threadIdx.x % kWarpLanes == 0) shared_largest()[threadIdx.x / kWarpLanes] = largest_;
     }
 
     __device__ void after_barrier() {
-      for (int warp = 0; warp < kHadamardWarps; ++warp) largest_ = max(largest_, shared_largest()[warp]);
-      // |x| < 2^(exponent + 1). Infinity and NaN count as 2^128 and stay what they are.
-      const int exponent = static_cast<int>(largest_ >> kFloatMantissaBits) - kExponentBias;
+#pragma unroll
+      for (int warp = 0; warp < kHadamardWarps; ++warp) largest_ = fmaxf(largest_, shared_largest()[warp]);
+      // |x| < 2^(exponent + 1). Infinity counts as 2^128, NaN not at all: both stay what they are.
+      const int exponent = static_cast<int>(__float_as_uint(largest_) >> kFloatMantissaBits) - kExponentBias;
       const int wanted = kRangeLog2 - stage_.size_log2 - exponent - 1;
       const int shift = max(min(wanted, kExponentBias - 1), 1 - kExponentBias);
       factor_ = power_of_two(shift);
@@ -101,16 +101,19 @@ struct RotateStage {
     }
 
    private:
+    __device__ static float low(uint32_t pair) { return Numbers<Number>::to_float(static_cast<uint16_t>(pair)); }
+    __device__ static float high(uint32_t pair) { return Numbers<Number>::to_float(static_cast<uint16_t>(pair >> 16)); }
+    __device__ uint32_t sign(int index) const { return static_cast<uint8_t>(__ldg(stage_.signs + index)); }
     // [warps]
-    __device__ static uint32_t* shared_largest() {
-      __shared__ uint32_t largest[kHadamardWarps];
+    __device__ static float* shared_largest() {
+      __shared__ float largest[kHadamardWarps];
       return largest;
     }
 
     const RotateStage& stage_;
     int64_t token_;
     const uint16_t* x_;
-    uint32_t largest_ = 0;  // the bits of the largest |x|: as integers they are ordered like the numbers, NaN last
+    float largest_ = 0;  // |x|
     float factor_ = 0;
   };
 };
@@ -155,11 +158,8 @@ struct FinishStage {
         const float2 second = __half22float2(*reinterpret_cast<const __half2*>(&four.y));
         add(sums, {first.x, first.y, second.x, second.y});
       }
-#pragma unroll
-      for (int i = 0; i < kElements; ++i) {
-        sums[i] *= number_of(load_number(stage_.scale, stage_.scale_dtype, row + i), stage_.scale_dtype);
-      }
-      return {sums[0], sums[1], sums[2], sums[3]};
+      const float4 scale = load_scale(row);
+      return {sums[0] * scale.x, sums[1] * scale.y, sums[2] * scale.z, sums[3] * scale.w};
     }
 
     __device__ void before_barrier() {}
@@ -185,6 +185,16 @@ struct FinishStage {
     }
 
    private:
+    __device__ float4 load_scale(int row) const {
+      if (stage_.scale_dtype == Dtype::kFloat32) {
+        return __ldg(reinterpret_cast<const float4*>(static_cast<const float*>(stage_.scale) + row));
+      }
+      const uint2 four = __ldg(reinterpret_cast<const uint2*>(static_cast<const uint16_t*>(stage_.scale) + row));
+      const Dtype dtype = stage_.scale_dtype;
+      return {number_of(four.x & 0xffff, dtype), number_of(four.x >> 16, dtype), number_of(four.y & 0xffff, dtype),
+              number_of(four.y >> 16, dtype)};
+    }
+
     __device__ static void add(float (&sums)[kElements], float4 other) {
       sums[0] += other.x;
       sums[1] += other.y;
@@ -199,31 +209,36 @@ struct FinishStage {
 };
 
 HadamardShape hadamard_shape(int64_t size) {
-  const int64_t power = size & -size, inner = power < kMaxInner ? power : kMaxInner;
-  if (size / power > kMaxOdd) {
-    throw std::invalid_argument("trellis: the odd factor of padded sizes must not exceed " + std::to_string(kMaxOdd) +
-                                ", got " + std::to_string(size / power) + " of " + std::to_string(size));
+  const int64_t power = size & -size, inner = power < kMaxInner ? power : kMaxInner, outer = size / inner;
+  if (outer > kMaxFactors) {
+    throw std::invalid_argument("trellis: padded sizes over their power of two, or over 1024, must not exceed " +
+                                std::to_string(kMaxFactors) + ", got " + std::to_string(outer) + " of " +
+                                std::to_string(size));
   }
-  return {static_cast<int>(size / power), static_cast<int>(size / inner), static_cast<int>(inner),
+  const int64_t rows = std::min<int64_t>(kMaxInner / inner, kMaxFactors / outer);
+  return {static_cast<int>(size / power), static_cast<int>(outer), static_cast<int>(inner), static_cast<int>(rows),
           static_cast<float>(1 / std::sqrt(static_cast<double>(size)))};
 }
 
 template <int kRows, class Stage>
 void launch_with_rows(const HadamardShape& shape, const Stage& stage, int64_t vectors, const Device& device) {
-  const int rows = kRows * kMaxInner / shape.inner;  // of a CTA
+  const int rows = kRows * shape.rows_at_once;  // of a CTA
   const dim3 grid(static_cast<unsigned>(vectors), static_cast<unsigned>((shape.outer + rows - 1) / rows));
+  const size_t factors_bytes = sizeof(float) * rows * shape.outer;
   hadamard_kernel<kRows>
-      <<<grid, kHadamardThreads, shape.odd * sizeof(float), static_cast<cudaStream_t>(device.stream)>>>(shape, stage);
+      <<<grid, kHadamardThreads, factors_bytes, static_cast<cudaStream_t>(device.stream)>>>(shape, stage);
 }
 
-// More rows per CTA read x less often, but make fewer CTAs.
+// More rows for every thread read x less often, but make fewer CTAs.
 constexpr int kManyRows = 4;
-constexpr int kManyThreadBlocks = 8;  // per multiprocessor
+constexpr int kManyCtas = 8;  // per multiprocessor
 
 template <class Stage>
 void launch(const HadamardShape& shape, const Stage& stage, int64_t vectors, const Device& device) {
-  const int64_t rows_at_once = kMaxInner / shape.inner, thread_blocks = vectors * shape.outer / rows_at_once;
-  if (thread_blocks >= kManyRows * kManyThreadBlocks * device.multiprocessors) {
+  const int64_t ctas = vectors * shape.outer / (kManyRows * shape.rows_at_once);
+  // The table of factors and the columns of kManyRows rows must leave room for each other.
+  const bool fits = kManyRows * shape.rows_at_once * shape.outer <= kMaxFactors / 2;
+  if (fits && ctas >= kManyCtas * device.multiprocessors) {
     launch_with_rows<kManyRows>(shape, stage, vectors, device);
   } else {
     launch_with_rows<1>(shape, stage, vectors, device);

@@ -10,9 +10,10 @@ import pytest
 import torch
 from cases import SPARSE, make_sparse
 from pairwise import covering_array
-from torch import Tensor
+from torch import Tensor, nn
 from trellis_cases import KINDS, operands, random_weight
 
+from requant_kernels import DenseSparseLinear, use_backend
 from requant_kernels.backends import cuda
 from requant_kernels.backends.native import DTYPES, native_weight
 from requant_kernels.dispatch import Backend
@@ -65,7 +66,8 @@ def check_linear(backend: Backend, pick: random.Random, phase: str, **factors: A
     bias = None if bias_dtype is None else torch.randn(out_features).to(bias_dtype)
     y = backend.kernels["trellis", phase](x, operands(dense, sparse), bias, "16bit")
     assert y.dtype == dtype
-    assert relative_error(y, x, dense, sparse, bias) <= TOLERANCE[dtype]
+    # The fewer outputs a token has, the farther their error may be from what is usual.
+    assert relative_error(y, x, dense, sparse, bias) <= TOLERANCE[dtype] * (1 + 2 / out_features**0.5)
 
 
 @pytest.mark.parametrize("factors", covering_array(FACTORS), ids=lambda factors: "-".join(map(str, factors.values())))
@@ -173,14 +175,47 @@ def test_a_fused_call_is_three_launches_on_the_callers_stream(backend: Backend, 
     assert {launch.stream for launch in launches} == {gpusim_backend.STREAM}
 
 
-def rotate_inputs(x: Tensor, dense: TrellisWeight) -> tuple[Tensor, Tensor]:
+@pytest.mark.parametrize("shape", [(40,), (1, 40), (2, 3, 40), (70, 40), (0, 40)])
+def test_layers_run_on_the_forced_backend(backend: Backend, shape: tuple[int, ...]) -> None:
+    layer = DenseSparseLinear.from_linear(nn.Linear(40, 33), format="trellis", bits=2)
+    x = torch.randn(shape).to(torch.bfloat16)
+    with use_backend("reference"):
+        expected = layer(x)
+    extension = gpusim_backend.extension()
+    extension.clear_launches()
+    with use_backend(backend.name):
+        y = layer(x)
+    assert bool(extension.launches()) == bool(x.numel())
+    assert y.shape == expected.shape
+    torch.testing.assert_close(y, expected, rtol=2**-6, atol=2**-6)
+
+
+class SmallDevices(gpusim_backend.SimulatedDevices):
+    """With one multiprocessor, which few CTAs fill."""
+
+    def launch(self, device: torch.device) -> cuda.Launch:
+        return super().launch(device)._replace(multiprocessors=1)
+
+
+def test_many_tokens_fill_the_device() -> None:
+    """And take the rotation that makes more rows with every thread."""
+    extension = gpusim_backend.extension()
+    dense = random_weight("1mad", 2, 2048, 64)
+    x = torch.randn(20, 64).half()
+    y = cuda.CudaKernels(extension, SmallDevices(extension)).trellis_prefill(x, operands(dense), None, "16bit")
+    assert relative_error(y, x, dense) <= TOLERANCE[torch.float16]
+
+
+def rotate_inputs(
+    x: Tensor, dense: TrellisWeight, devices: type[gpusim_backend.SimulatedDevices] = gpusim_backend.SimulatedDevices
+) -> tuple[Tensor, Tensor]:
     """(rotated inputs as they are stored, token factors)."""
     extension = gpusim_backend.extension()
-    devices = gpusim_backend.SimulatedDevices(extension)
+    device = devices(extension)
     weight = operands(dense)
     rotated = torch.empty(x.shape[0], trellis.padded_shape(16, x.shape[1])[1], dtype=torch.float16)
     factors = torch.empty(x.shape[0])
-    with devices.running(x.device, (x, *weight.dense), (rotated, factors)):
+    with device.running(x.device, (x, *weight.dense), (rotated, factors)):
         extension.trellis_rotate_inputs(
             native_weight(extension, weight),
             x.data_ptr(),
@@ -188,12 +223,12 @@ def rotate_inputs(x: Tensor, dense: TrellisWeight) -> tuple[Tensor, Tensor]:
             x.shape[0],
             rotated.data_ptr(),
             factors.data_ptr(),
-            *devices.launch(x.device),
+            *device.launch(x.device),
         )
     return rotated, factors
 
 
-@pytest.mark.parametrize("size", [16, 40, 96, 576, 592, 1000, 1024, 2048, 11008, 16384, 32768])
+@pytest.mark.parametrize("size", [16, 40, 96, 576, 592, 1000, 1024, 2048, 11008, 16016, 16384, 32768])
 def test_rotated_inputs_are_those_of_float64_but_for_their_rounding(size: int) -> None:
     dense = random_weight("1mad", 2, 16, size)
     x = torch.randn(2, size).half()
@@ -209,14 +244,14 @@ def test_rotated_inputs_are_those_of_float64_but_for_their_rounding(size: int) -
 def test_a_rotation_does_not_depend_on_the_number_of_tokens() -> None:
     dense = random_weight("1mad", 2, 16, 4096)
     x = torch.randn(40, 4096).to(torch.bfloat16)
-    many, factors = rotate_inputs(x, dense)
+    many, factors = rotate_inputs(x, dense, SmallDevices)
     for token in (0, 39):
         alone, factor = rotate_inputs(x[token : token + 1], dense)
         assert torch.equal(alone[0], many[token])
         assert torch.equal(factor[0], factors[token])
 
 
-def test_sizes_with_too_large_an_odd_factor_are_refused() -> None:
+def test_sizes_with_too_large_factors_are_refused() -> None:
     dense = random_weight("1mad", 2, 16, 16 * 8193)
-    with pytest.raises(ValueError, match="the odd factor of padded sizes must not exceed 8191, got 8193 of 131088"):
+    with pytest.raises(ValueError, match="must not exceed 8192, got 8193 of 131088"):
         rotate_inputs(torch.randn(1, 16 * 8193).half(), dense)
