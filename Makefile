@@ -13,34 +13,44 @@ SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc requant_kern
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: demo test gpusim gpusim-if-possible ptx sanitize lint install benchmark clean
+.PHONY: demo test gpusim simulator simulator-and-kernels ptx all-architectures sanitize lint install benchmark clean
 
 demo: $(VENV)/installed
 	$(BIN)/requant demo
 
-test: $(VENV)/installed lint gpusim-if-possible
+test: $(VENV)/installed lint simulator-and-kernels
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(PYTEST_OPTIONS)
 
-# The CUDA kernels for two architectures, and their PTX for the simulator. All architectures: see .ci/run.
+# The simulator of GPU kernels and, where there is nvcc, the CUDA kernels for two architectures in it.
 NVCC := $(firstword $(wildcard $(addsuffix /bin/nvcc,$(CUDA_HOME))) $(shell command -v nvcc))
-CUDA_ARCHS ?= 80;90
-gpusim: $(VENV)/installed
+gpusim: CUDA_ARCHS := 80;90
+gpusim: CUDA_MODULES := _cuda _cuda_gpusim
+simulator: CUDA_ARCHS :=
+gpusim simulator: $(VENV)/installed
 	$(BIN)/cmake -S . -B build/gpusim -G Ninja -DCMAKE_BUILD_TYPE=Release -DREQUANT_GPUSIM=ON \
 		-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(abspath build/gpusim) '-DREQUANT_CUDA_ARCHS=$(CUDA_ARCHS)' \
 		-DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 		-Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
-	$(BIN)/cmake --build build/gpusim --target _cuda _cuda_gpusim _gpusim
+	$(BIN)/cmake --build build/gpusim --target _gpusim $(CUDA_MODULES)
+
+ifeq ($(NVCC),)
+simulator-and-kernels: simulator
+	rm -f build/gpusim/_cuda*.so
+	@echo "*** No nvcc: the CUDA kernels are neither compiled nor run in the simulator; their tests are left out. ***"
+else
+simulator-and-kernels: gpusim
+endif
 
 ptx: gpusim
 	PYTHONPATH=tests/gpusim:tests/helpers $(BIN)/python tests/gpusim/write_launches.py build/launches
 
-ifeq ($(NVCC),)
-gpusim-if-possible:
-	@echo "*** No nvcc: the CUDA kernels are neither compiled nor run by the simulator, and their tests are left out. ***"
-	rm -rf build/gpusim
-else
-gpusim-if-possible: gpusim
-endif
+# Every architecture that a wheel for all GPUs has.
+all-architectures: $(VENV)/installed
+	$(BIN)/cmake -S . -B build/cuda -G Ninja -DCMAKE_BUILD_TYPE=Release \
+		"-DREQUANT_CUDA_ARCHS=$$($(BIN)/python -c 'import setup; print(setup.ALL_CUDA_ARCHITECTURES)')" \
+		-DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+		-Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	$(BIN)/cmake --build build/cuda --target _cuda
 
 # A second copy of the package, which goes before the installed one; a finding ends the run.
 SANITIZED := build/sanitized
@@ -49,7 +59,7 @@ sanitize: $(VENV)/installed
 	REQUANT_SANITIZE=address,undefined $(BIN)/pip install --quiet --no-deps --target $(SANITIZED) .
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	PYTHONPATH=$(SANITIZED) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not gpusim" $(SANITIZED_TESTS)
+	PYTHONPATH=$(SANITIZED) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not gpusim and not triton" $(SANITIZED_TESTS)
 
 # What reaches the extension without other native libraries in between.
 SANITIZED_TESTS := tests/backends tests/test_embedding.py

@@ -88,7 +88,7 @@ class CMakeBuild(build_ext):
         """Builds them all; leaves a note for `requant env` where there are no CUDA kernels."""
         plan = plan_cuda(CUDA)
         package = Path(self.build_lib) / "requant_kernels"
-        for earlier in (*package.glob("_cuda.*"), package / MISSING_NOTE):  # pip builds again in the same folder
+        for earlier in (*package.glob("_cuda.*.so"), package / MISSING_NOTE):  # pip builds again in the same folder
             earlier.unlink(missing_ok=True)
         if not plan.architectures:
             self.extensions = [extension for extension in self.extensions if extension.name != CUDA_EXTENSION]

@@ -1,6 +1,6 @@
 """Speed of the CUDA kernels as it can be told without a GPU: figures of the compiled kernels, and estimated times.
 
-    python benchmarks/gpu_estimates.py kernels                       # registers, instructions, residents: per kernel
+    python benchmarks/gpu_estimates.py kernels                       # registers, spills, instructions per weight
     python benchmarks/gpu_estimates.py layers --gpus A100 --tokens 1 --sparse-percent 0 0.5
     python benchmarks/gpu_estimates.py budget                        # write benchmarks/gpu_budget.json anew
 
@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from gpu_static import budget
 from gpu_static.gpus import GPUS, Gpu
 from gpu_static.kernels import LinearKernel, Variant, compiled_linear_kernels
 from gpu_static.roofline import FORMULA, Estimate, Layer, estimate
+from gpu_static.sass import CLASSES
 
 SHAPES = {
     "Llama-3.2-1B": ((2048, 2048), (8192, 2048), (16384, 2048), (2048, 8192), (128256, 2048)),
@@ -25,19 +27,24 @@ SHAPES = {
 }
 """(out_features, in_features) of attention, gate or up, both merged, down, and the output head."""
 
-FORMATS = (
-    ("uniform", 2, False),
-    ("uniform", 2, True),
-    ("uniform", 3, False),
-    ("uniform", 3, True),
-    ("uniform", 4, False),
-    ("uniform", 4, True),
-    ("uniform", 8, False),
-    ("lut", 2, False),
-    ("lut", 3, False),
-    ("lut", 4, False),
-)
-"""(format, bits, zeros)"""
+FORMATS: dict[str, dict[str, Any]] = {
+    "uniform 2": {"format": "uniform", "bits": 2},
+    "uniform 2, zeros": {"format": "uniform", "bits": 2, "zeros": True},
+    "uniform 3": {"format": "uniform", "bits": 3},
+    "uniform 3, zeros": {"format": "uniform", "bits": 3, "zeros": True},
+    "uniform 4": {"format": "uniform", "bits": 4},
+    "uniform 4, zeros": {"format": "uniform", "bits": 4, "zeros": True},
+    "uniform 8": {"format": "uniform", "bits": 8},
+    "lut 2": {"format": "lut", "bits": 2},
+    "lut 3": {"format": "lut", "bits": 3},
+    "lut 4": {"format": "lut", "bits": 4},
+    "trellis 2, 1mad": {"format": "trellis", "bits": 2, "code": "1mad"},
+    "trellis 2, 3inst": {"format": "trellis", "bits": 2, "code": "3inst"},
+    "trellis 2, hyb": {"format": "trellis", "bits": 2, "code": "hyb"},
+    "trellis 3, hyb": {"format": "trellis", "bits": 3, "code": "hyb"},
+    "trellis 4, hyb": {"format": "trellis", "bits": 4, "code": "hyb"},
+}
+"""Row of the tables -> arguments of Layer."""
 
 Kernels = Mapping[Variant, LinearKernel]
 
@@ -59,25 +66,33 @@ def markdown(header: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def kernel_rows(gpu: Gpu, kernels: Kernels) -> Iterator[list[str]]:
-    """One for every kernel that decodes."""
-    for variant, kernel in sorted(kernels.items()):
-        if variant.token_tiles != budget.DECODING_TILES or "any groups" in variant.options or "fp16" in variant.options:
-            continue
-        classes = ", ".join(f"{count} {kind}" for kind, count in kernel.main_turn.most_common())
+def decoding_kernels(kernels: Kernels) -> list[Variant]:
+    """Those for few tokens and the usual scales; of both types of x, bf16."""
+    left_out = {"any groups", "fp16"}
+    return sorted(v for v in kernels if v.token_tiles == budget.DECODING_TILES and left_out.isdisjoint(v.options))
+
+
+def weight_rows(gpus: Sequence[Gpu], compiled: Mapping[int, Kernels]) -> Iterator[list[str]]:
+    """Instructions per weight of every kernel, on every GPU, beside those that it issues at full bandwidth."""
+    for variant in decoding_kernels(compiled[gpus[0].architecture]):
+        kernels = [compiled[gpu.architecture][variant] for gpu in gpus]
+        limits = [gpu.instructions_per_weight(variant.bits) for gpu in gpus]
         yield [
             str(variant),
-            str(kernel.kernel.registers),
-            str(kernel.kernel.spill_bytes),
-            f"{kernel.instructions_per_weight:.2f}",
-            f"{gpu.instructions_per_weight(variant.bits):.2f}",
-            classes,
+            " / ".join(str(kernel.kernel.registers) for kernel in kernels),
+            str(max(kernel.kernel.spill_bytes for kernel in kernels)),
+            *(
+                f"{kernel.instructions_per_weight:.2f} of {limit:.2f}"
+                for kernel, limit in zip(kernels, limits, strict=True)
+            ),
         ]
 
 
-def label(format: str, bits: int, zeros: bool) -> str:
-    """Of a row."""
-    return f"{format} {bits}{' zeros' if zeros else ''}"
+def class_rows(kernels: Kernels) -> Iterator[list[str]]:
+    """One turn of the main loop of every kernel by class."""
+    for variant in decoding_kernels(kernels):
+        counts = kernels[variant].main_turn
+        yield [str(variant), str(counts.total()), *(str(counts[kind]) for kind in (*CLASSES, "integer"))]
 
 
 def cell(result: Estimate) -> str:
@@ -90,10 +105,9 @@ def layer_rows(
     gpu: Gpu, kernels: Kernels, shapes: Sequence[tuple[int, int]], tokens: int, sparse_percent: float
 ) -> Iterator[list[str]]:
     """One for every format."""
-    for format, bits, zeros in FORMATS:
-        layers = (Layer(format, bits, shape, zeros, sparse_percent) for shape in shapes)
-        cells = [cell(estimate(layer, tokens, gpu, kernels)) for layer in layers]
-        yield [label(format, bits, zeros), *cells]
+    for name, stored in FORMATS.items():
+        layers = (Layer(shape=shape, sparse_percent=sparse_percent, **stored) for shape in shapes)
+        yield [name, *(cell(estimate(layer, tokens, gpu, kernels)) for layer in layers)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -103,17 +117,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compiled = {gpu.architecture: compiled_linear_kernels(gpu.architecture) for gpu in gpus}
     if options.what == "budget":
         budget.save(compiled)
-    for gpu in gpus if options.what == "kernels" else ():
-        print(f"\n### {gpu.name} (sm_{gpu.architecture}), from the machine code\n")
-        header = [
-            "kernel",
-            "registers",
-            "spilled bytes",
-            "instructions per weight",
-            "at full bandwidth",
-            "one turn of the main loop",
-        ]
-        print(markdown(header, kernel_rows(gpu, compiled[gpu.architecture])))
+    if options.what == "kernels":
+        print("\nInstructions per weight in the main loop, and as many as the GPU issues at full bandwidth:\n")
+        print(
+            markdown(["kernel", "registers", "spilled bytes", *(gpu.name for gpu in gpus)], weight_rows(gpus, compiled))
+        )
+        print(f"\nInstructions of one turn, 64 weights of a lane, on sm_{gpus[0].architecture}:\n")
+        rows = class_rows(compiled[gpus[0].architecture])
+        print(markdown(["kernel", "all", *CLASSES, "integer"], rows))
     if options.what == "layers":
         print(FORMULA)
     for gpu in gpus if options.what == "layers" else ():

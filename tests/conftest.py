@@ -34,7 +34,9 @@ def _missing() -> dict[str, str]:
     try:
         simulated_gpu.extension()
     except ImportError:
-        reasons["simulator"] = "the simulator of GPU kernels is not built (tests/helpers/simulated_gpu.py tells how)"
+        reasons["simulator"] = "the simulator of GPU kernels is not built (make test or make gpusim)"
+    if simulated_gpu.find_nvcc() is None:
+        reasons["nvcc"] = "there is no nvcc"
     if importlib.util.find_spec("triton") is None:
         reasons["triton"] = "the package triton is missing"
     return reasons
@@ -42,6 +44,9 @@ def _missing() -> dict[str, str]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what cannot run here, and the full matrix unless it is asked for."""
+    for item in items:
+        if "gpusim" in item.path.parts:
+            item.add_marker("simulator")
     left_out = set(_missing())
     if "full_matrix" not in config.option.markexpr:
         left_out.add("full_matrix")

@@ -200,3 +200,34 @@ def test_cuda_kernels_that_do_not_compile(
             note = archive.read("requant_kernels/cuda_missing.txt").decode()
             assert not [name for name in archive.namelist() if "_cuda." in name and name.endswith(".so")]
         assert note.startswith("building requant_kernels._cuda failed")
+
+
+WORKING_CMAKE = """
+case "$*" in
+  *--build*) mkdir -p "$2/module"; touch "$2/module/${4}$SUFFIX";;
+  *) echo "configured: $*";;
+esac
+"""
+
+
+def test_a_wheel_has_the_cuda_kernels_that_it_was_built_with(
+    sources: Path, commands: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+):
+    """And none that an earlier build in the same folder left behind."""
+    commands("nvcc", "")
+    commands("cmake", WORKING_CMAKE)
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    monkeypatch.setenv("SUFFIX", suffix)
+    for choice, architectures, content in (
+        ("1", "-DREQUANT_CUDA_ARCHS=80;90+PTX", {f"_cuda{suffix}", "_cuda.pyi"}),
+        ("0", "-DREQUANT_CUDA_ARCHS=", {"cuda_missing.txt", "_cuda.pyi"}),
+    ):
+        finished = build(sources, "wheel", REQUANT_CUDA=choice, REQUANT_CUDA_ARCHS="80;90+PTX")
+        assert finished.returncode == 0, finished.stderr
+        last = [line for line in finished.stdout.splitlines() if line.startswith("configured: ")][-1]
+        assert last.split()[-1] == architectures
+        (wheel,) = sources.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            names = {name.removeprefix("requant_kernels/") for name in archive.namelist()}
+        assert {name for name in names if "cuda" in name and "/" not in name} == content
+        wheel.unlink()

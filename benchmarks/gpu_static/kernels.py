@@ -18,8 +18,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = REPOSITORY / "csrc" / "cuda"
 CUBINS = REPOSITORY / "build" / "gpu_static"
 
+# As in csrc/cuda/parameters.cuh.
 THREADS = 128
 WARPS = 4
+TILE_TOKENS = 8
 SPAN_INPUTS = 128
 WEIGHTS_PER_LANE = 16 * SPAN_INPUTS // 32
 """In one turn of the main loop: a span of 16 rows by 128 inputs (csrc/cuda/linear.cuh)."""
@@ -36,7 +38,7 @@ OPTIONS = {
     "GroupsE2": "any groups",
     "6OneMad": "1mad",
     "9ThreeInst": "3inst",
-    "3Hyb": "hyb",
+    "3HybE": "hyb",
 }
 """Part of the mangled name -> what it says."""
 
@@ -51,7 +53,14 @@ class Variant(NamedTuple):
     """8-token tiles of one CTA."""
 
     def __str__(self) -> str:
-        return ", ".join((f"{self.format} {self.bits}", *self.options, f"{8 * self.token_tiles} tokens"))
+        return ", ".join((f"{self.format} {self.bits}", *self.options, f"{TILE_TOKENS * self.token_tiles} tokens"))
+
+    @classmethod
+    def parse(cls, text: str) -> Variant:
+        """From what `str` makes of it."""
+        first, *options, tokens = text.split(", ")
+        format, bits = first.split()
+        return cls(format, int(bits), tuple(options), int(tokens.split()[0]) // TILE_TOKENS)
 
 
 class LinearKernel:

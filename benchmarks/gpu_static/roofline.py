@@ -13,7 +13,8 @@ from gpu_static.plan import Plan, plan_linear
 
 FORMULA = """\
 estimate = max(bytes / bandwidth, instructions / issue rate, bytes * latency / bytes in flight) * waves + 2 us a launch
-  bytes            codes, scales, zeros, tables, sparse entries and offsets, x, y, and sums of splits, written and read
+  bytes            codes, scales, zeros, tables, sparse entries and offsets, x, y, and sums of splits, written and read;
+                   trellis: always sums (twice with a sparse part) and rotated x, written and read
   instructions     of all warps: main loop and sparse loop by the longest way, code around them by the shortest
   issue rate       multiprocessors * 4 * clock
   bytes in flight  CTAs resident at a time * what their rings have asked for; latency 0.8 us
@@ -21,6 +22,8 @@ estimate = max(bytes / bandwidth, instructions / issue rate, bytes * latency / b
 The memory bound is bytes / bandwidth. Nothing here was measured."""
 
 LAUNCH_US = 2.0
+TRELLIS_LAUNCHES = 3
+"""Between two rotations, which count by their bytes alone."""
 LATENCY_US = 0.8
 """Of memory under load; an assumption for all GPUs."""
 
@@ -36,6 +39,8 @@ class Layer(NamedTuple):
     sparse_percent: float = 0.0
     group_size: int = 128
     """Of uniform."""
+    code: str = "1mad"
+    """Of trellis."""
 
     @property
     def weights(self) -> int:
@@ -52,8 +57,9 @@ class Layer(NamedTuple):
             "trellis": out_features,
         }[self.format]
         slices = ceil(out_features / 16) * ceil(in_features / 256)
-        sparse = 4 * (self.entries + slices) if self.sparse_percent else 0
-        return self.weights * self.bits // 8 + 2 * parameters + sparse
+        sparse = 4 * (self.entries + slices + 1) if self.sparse_percent else 0
+        signs = out_features + in_features if self.format == "trellis" else 0
+        return self.weights * self.bits // 8 + 2 * parameters + sparse + signs
 
     @property
     def entries(self) -> int:
@@ -62,11 +68,11 @@ class Layer(NamedTuple):
 
     def variant(self, token_tiles: int) -> Variant:
         """Its kernel, for bf16 inputs."""
-        options: tuple[str, ...] = ("bf16",)
-        if self.format == "uniform":
-            options += ("zeros",) * self.zeros + ("groups of spans",)
-        elif self.format == "lut":
-            options += ("no groups",)
+        options = {
+            "uniform": ("bf16", *("zeros",) * self.zeros, "groups of spans"),
+            "lut": ("bf16", "no groups"),
+            "trellis": (self.code,),
+        }[self.format]
         return Variant(self.format, self.bits, options, token_tiles)
 
 
@@ -123,7 +129,12 @@ def estimate(layer: Layer, tokens: int, gpu: Gpu, kernels: Mapping[Variant, Line
     usage = kernel.kernel
     resident = resident_ctas(gpu.architecture, THREADS, usage.registers, usage.shared_bytes + plan.shared_bytes)
 
-    sums_bytes = 2 * 4 * plan.splits * tokens * out_features if plan.splits > 1 else 0
+    sums_bytes, launches = 2 * 4 * plan.splits * tokens * out_features, 1 + (plan.splits > 1)
+    if layer.format == "trellis":
+        launches = TRELLIS_LAUNCHES
+        sums_bytes = sums_bytes * (1 + (layer.entries > 0)) + 2 * 2 * tokens * in_features
+    elif launches == 1:
+        sums_bytes = 0
     total_bytes = layer.packed_bytes + 2 * tokens * (in_features + out_features) + sums_bytes
     memory_us = total_bytes / gpu.bytes_per_us
     instructions = plan.ctas * WARPS * warp_instructions(kernel, layer, plan, tokens)
@@ -134,7 +145,7 @@ def estimate(layer: Layer, tokens: int, gpu: Gpu, kernels: Mapping[Variant, Line
         issue_us=instructions / gpu.issues_per_us,
         latency_us=total_bytes * LATENCY_US / in_flight,
         waves=ceil(plan.ctas / gpu.multiprocessors) * gpu.multiprocessors / plan.ctas,
-        launches=1 + (plan.splits > 1),
+        launches=launches,
         instructions=instructions,
         resident=resident,
     )

@@ -5,6 +5,7 @@
 #   REQUANT_NVCC_OPTIONS      how it is called
 #   REQUANT_CUDA_SOURCES      the sources
 #   REQUANT_CUDA_OBJECTS      what they are compiled to
+#   REQUANT_PTX               with REQUANT_GPUSIM: the PTX for compute capability 8.0 that the objects were made of
 #   REQUANT_CUDA_HOST_SOURCES what belongs to them and needs no nvcc
 #   REQUANT_CUDA_DEFINITIONS  of what the bindings tell about them
 #   REQUANT_CUDA_TOOLKIT      the toolkit's root, also if REQUANT_NVCC is a script that calls the real one
@@ -36,12 +37,32 @@ set(REQUANT_CUDA_OBJECTS)
 file(GLOB REQUANT_CUDA_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/cuda/*.cu)
 file(GLOB REQUANT_CUDA_HOST_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/cuda/*.cpp)
 file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/cuda)
+set(REQUANT_PTX)
+list(LENGTH REQUANT_CUDA_ARCHS architecture_count)
+if(REQUANT_GPUSIM AND NOT "80" IN_LIST REQUANT_CUDA_ARCHS)
+  message(FATAL_ERROR "The simulator runs PTX for compute capability 8.0: REQUANT_CUDA_ARCHS must have 80 in it")
+endif()
 foreach(source ${REQUANT_CUDA_SOURCES})
   get_filename_component(name ${source} NAME_WE)
   set(object ${CMAKE_BINARY_DIR}/cuda/${name}.o)
+  set(keep_ptx)
+  set(copy_ptx)
+  if(REQUANT_GPUSIM)
+    set(kept ${CMAKE_BINARY_DIR}/cuda/${name})
+    set(ptx ${CMAKE_BINARY_DIR}/ptx/${name}.ptx)
+    file(MAKE_DIRECTORY ${kept} ${CMAKE_BINARY_DIR}/ptx)
+    set(keep_ptx --keep --keep-dir ${kept})
+    if(architecture_count GREATER 1)
+      set(copy_ptx COMMAND ${CMAKE_COMMAND} -E copy ${kept}/${name}.compute_80.ptx ${ptx})
+    else()
+      set(copy_ptx COMMAND ${CMAKE_COMMAND} -E copy ${kept}/${name}.ptx ${ptx})
+    endif()
+    list(APPEND REQUANT_PTX ${ptx})
+  endif()
   add_custom_command(
-    OUTPUT ${object}
-    COMMAND ${REQUANT_NVCC} ${REQUANT_NVCC_OPTIONS} ${code_options} -MMD -MF ${object}.d -c ${source} -o ${object}
+    OUTPUT ${object} ${ptx}
+    COMMAND ${REQUANT_NVCC} ${REQUANT_NVCC_OPTIONS} ${code_options} ${keep_ptx} -MMD -MF ${object}.d -c ${source} -o ${object}
+    ${copy_ptx}
     DEPENDS ${source}
     DEPFILE ${object}.d
     COMMENT "Compiling csrc/cuda/${name}.cu for ${architectures}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def table(title: str, columns: Sequence[tuple[str, str, str]], rows: Iterable[Ma
         cells = []
         for key, _, form in columns:
             value = row.get(key)
-            cells.append("-" if value is None else format(value, form) if form else str(value))
+            cells.append("-" if value is None else format(value, form) if form else escape(str(value)))
         view.add_row(*cells)
     return view
 

@@ -12,6 +12,7 @@ caching allocator owns all memory and a CUDA graph may capture the call. (Withou
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from importlib import resources
@@ -289,7 +290,12 @@ def _load() -> tuple[ModuleType | None, str | None]:
         from requant_kernels import _cuda
     except ImportError as error:
         note = resources.files("requant_kernels") / "cuda_missing.txt"
-        reason = note.read_text(encoding="utf-8").strip() if note.is_file() else str(error)
+        if note.is_file():
+            reason = note.read_text(encoding="utf-8").strip()
+        elif importlib.util.find_spec("requant_kernels._cuda") is None:
+            reason = "it was not built; installing with REQUANT_CUDA=1 builds it"
+        else:
+            reason = str(error)
         return None, f"the extension requant_kernels._cuda is missing ({reason})"
     if torch.version.hip is not None:
         return _cuda, "this torch is built for AMD GPUs"

@@ -33,14 +33,19 @@ def native_weight(extension: ModuleType, weight: WeightOperands) -> Any:
 
 
 def _sparse_and_sizes(weight: WeightOperands) -> tuple[int, ...]:
-    sparse = address(weight.sparse_index), dtype_number(weight.values)
-    return *sparse, weight.out_features, weight.in_features
+    return address(weight.sparse_index), dtype_number(weight.values), weight.out_features, weight.in_features
 
 
 def _uniform_weight(extension: ModuleType, weight: WeightOperands) -> Any:
     codes, scale, zero = weight.dense
-    tensors = address(codes), address(scale), address(zero), dtype_number(scale)
-    return extension.uniform_weight(*tensors, *_sparse_and_sizes(weight), *weight.parameters)
+    return extension.uniform_weight(
+        address(codes),
+        address(scale),
+        address(zero),
+        dtype_number(scale),
+        *_sparse_and_sizes(weight),
+        *weight.parameters,
+    )
 
 
 def _lut_weight(extension: ModuleType, weight: WeightOperands) -> Any:

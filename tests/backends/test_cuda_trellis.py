@@ -67,7 +67,8 @@ def check_linear(backend: Backend, pick: random.Random, phase: str, **factors: A
     bias = None if bias_dtype is None else torch.randn(out_features).to(bias_dtype)
     y = backend.kernels["trellis", phase](x, operands(dense, sparse), bias, "16bit")
     assert y.dtype == dtype
-    assert relative_error(y, x, dense, sparse, bias) <= TOLERANCE[dtype]
+    # The fewer outputs a token has, the farther their error may be from what is usual.
+    assert relative_error(y, x, dense, sparse, bias) <= TOLERANCE[dtype] * (1 + 2 / out_features**0.5)
 
 
 @pytest.mark.parametrize("factors", covering_array(FACTORS), ids=lambda factors: "-".join(map(str, factors.values())))

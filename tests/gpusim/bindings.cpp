@@ -1,4 +1,5 @@
-// The Python module _gpusim: raw PTX on buffers at given addresses. tests/helpers/gpusim.py makes it comfortable.
+// The Python module _gpusim: raw PTX on buffers at given addresses. tests/helpers/simulated_gpu.py makes it
+// comfortable.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

@@ -79,13 +79,18 @@ class SimulatedDevices:
             self._extension.clear_regions()
 
 
-def make_backend(extension: ModuleType, name: str = "gpusim", capability: int = CAPABILITY) -> Backend:
+def make_backend(
+    extension: ModuleType,
+    name: str = "gpusim",
+    capability: int = CAPABILITY,
+    devices: SimulatedDevices | None = None,
+) -> Backend:
     """The CUDA backend's own code over a simulated device."""
     return Backend(
         name=name,
         unavailable_reason=None,
         devices=("cpu",),
-        kernels=cuda.CudaKernels(extension, SimulatedDevices(extension, capability)).table(),
+        kernels=cuda.CudaKernels(extension, devices or SimulatedDevices(extension, capability)).table(),
         prepare_sparse=prepare_sparse,
         architecture=lambda device: f"sm_{capability}",
     )

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <optional>
 
 #include "execution/block.h"
 #include "execution/decoder.h"
@@ -38,6 +39,13 @@ struct HostVariable {
     auto* data = reinterpret_cast<uint8_t*>(address);
     std::copy(variable.initial_value.begin(), variable.initial_value.end(), data);
   }
+};
+
+// A kernel of a module; modules may hold many that nobody launches.
+struct LoadedKernel {
+  Function function;
+  std::shared_ptr<const ModuleSymbols> symbols;
+  std::optional<Kernel> kernel;
 };
 
 // Sums what the instructions have counted.
@@ -99,32 +107,35 @@ class Machine {
   explicit Machine(const Options& options) : options_(options), global(options) {}
 
   void load(const std::string& ptx) {
-    const Module module = parse(ptx);
-    ModuleSymbols symbols;
+    Module module = parse(ptx);
+    const auto symbols = std::make_shared<ModuleSymbols>();
     std::vector<HostVariable> added;
     for (const Variable& variable : module.variables) {
       if (variable.space == Space::kShared) {
-        symbols.shared.push_back(variable);
+        symbols->shared.push_back(variable);
       } else if (variable.bytes) {
         added.emplace_back(variable);
-        symbols.placed[variable.name] = {variable.space, added.back().address};
+        symbols->placed[variable.name] = {variable.space, added.back().address};
       }
-    }
-    std::map<std::string, Kernel> decoded;
-    for (const Function& function : module.functions) {
-      if (function.is_entry) decoded[function.name] = decode(function, symbols);
     }
     for (HostVariable& variable : added) {
       add_region(variable);
       variables_.push_back(std::move(variable));
     }
-    for (auto& [name, kernel] : decoded) kernels[name] = std::move(kernel);
+    for (Function& function : module.functions) {
+      if (!function.is_entry) continue;
+      const std::string name = function.name;
+      kernels[name] = {std::move(function), symbols, std::nullopt};
+    }
   }
 
-  const Kernel& find(const std::string& name) const {
+  // Decodes the kernel if this has not been done yet.
+  const Kernel& find(const std::string& name) {
     const auto found = kernels.find(name);
     if (found == kernels.end()) throw std::invalid_argument("no kernel '" + name + "' has been loaded");
-    return found->second;
+    LoadedKernel& loaded = found->second;
+    if (!loaded.kernel) loaded.kernel = decode(loaded.function, *loaded.symbols);
+    return *loaded.kernel;
   }
 
   void clear_regions() {
@@ -176,7 +187,7 @@ class Machine {
   std::vector<HostVariable> variables_;
 
  public:
-  std::map<std::string, Kernel> kernels;
+  std::map<std::string, LoadedKernel> kernels;
   GlobalMemory global;
 };
 

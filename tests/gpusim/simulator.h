@@ -119,13 +119,13 @@ class Simulator {
   Options options;
 
   // Adds the kernels and variables of a PTX module. A kernel of the same name as an earlier one takes its place.
-  // Throws ParseError.
+  // Throws ParseError. Whether all instructions of a kernel are known turns out when it is first asked for.
   void load(const std::string& ptx);
 
   // Names of the kernels, as in the PTX text (mangled), sorted.
   std::vector<std::string> kernels() const;
 
-  // These throw std::invalid_argument for an unknown kernel.
+  // These throw std::invalid_argument for an unknown kernel, ParseError for one with an unknown instruction.
   std::vector<Parameter> parameters(const std::string& kernel) const;
   size_t parameter_bytes(const std::string& kernel) const;
   size_t static_shared_bytes(const std::string& kernel) const;

@@ -40,7 +40,7 @@ def run(body: str, threads: int = 64, blocks: int = 1, *, initialised: bool = Tr
     return d
 
 
-def assert_caught(message: str, body: str, *arguments: int, **options: bool) -> None:
+def assert_caught(message: str, body: str, *arguments: int, **options: object) -> None:
     with pytest.raises(extension().SimulationError, match=message):
         run(body, *arguments, **options)
 
@@ -352,6 +352,18 @@ def test_the_last_block_may_read_what_others_wrote_before_a_fence() -> None:
         run_last_block("")
 
 
+def test_release_and_acquire_order_blocks() -> None:
+    # The first block writes a word and sets a flag; the second looks at the flag and reads the word.
+    body = """
+  setp.eq.u32 %p1, %r20, 0;
+  @%p1 st.global.u32 [%d], 5;
+  @%p1 st.{store}.gpu.global.u32 [%d+4], 1;
+  @!%p1 ld.{load}.gpu.global.u32 %r4, [%d+4];
+  @!%p1 ld.global.u32 %r5, [%d];"""
+    run(body.format(store="release", load="acquire"), 1, 2)
+    assert_caught("race between blocks.*read after a write", body.format(store="relaxed", load="acquire"), 1, 2)
+
+
 def test_a_later_launch_is_ordered_behind_an_earlier_one() -> None:
     writes = kernel(["d"], "  st.global.u32 [%d], 5;", name="writes")
     gpu = SimulatedGpu(writes)
@@ -438,4 +450,4 @@ def test_arguments_of_a_launch() -> None:
 )
 def test_text_that_cannot_be_understood(body: str, message: str) -> None:
     with pytest.raises(extension().ParseError, match=re.escape(message)):
-        SimulatedGpu(kernel(["d"], body))
+        SimulatedGpu(kernel(["d"], body)).launch("test", 1, 1, [0])

@@ -40,11 +40,16 @@ def extension() -> ModuleType:
     return module
 
 
-def compile_cuda(source: Path, *options: str) -> str:
-    """The sm_80 PTX that nvcc makes of a CUDA source. nvcc is taken from CUDA_HOME, otherwise from PATH."""
+def find_nvcc() -> str | None:
+    """nvcc in CUDA_HOME, otherwise the one in PATH."""
     home = os.environ.get("CUDA_HOME")
-    nvcc = str(Path(home) / "bin" / "nvcc") if home else shutil.which("nvcc")
-    if not nvcc:
+    return shutil.which(Path(home) / "bin" / "nvcc") if home else shutil.which("nvcc")
+
+
+def compile_cuda(source: Path, *options: str) -> str:
+    """The sm_80 PTX that nvcc makes of a CUDA source."""
+    nvcc = find_nvcc()
+    if nvcc is None:
         raise FileNotFoundError("nvcc is neither in CUDA_HOME/bin nor in PATH")
     command = [nvcc, *NVCC_OPTIONS, *options, "-o", "-", str(source)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,9 +1,11 @@
 """Compiles the linear kernel for GPUs that need not be there, and reads what it takes from the machine code.
 
 Run as a program, outside of the interpreter, it reads cases as JSON from its input and writes a list of their figures.
-With a file as its argument it writes all figures there: the budget that tests compare with.
+With a file as its argument it writes all figures there, the budget that tests compare with; with the word estimates it
+prints those of docs/backends.md.
 
     TRITON_INTERPRET=0 PYTHONPATH=tests/helpers python tests/helpers/triton_compile.py tests/backends/triton_budget.json
+    TRITON_INTERPRET=0 PYTHONPATH=tests/helpers python tests/helpers/triton_compile.py estimates
 """
 
 from __future__ import annotations
@@ -176,10 +178,11 @@ def figures(case: Mapping[str, Any]) -> dict[str, Any]:
     found = cuda_figures(compiled.asm["cubin"])
     format, bits, *_ = case["kind"].split("-")
     tile = tile_for(case["target"], Kernel(format, int(bits), case["tokens"]))
-    # The loop over the inputs comes after those over sparse entries.
-    dense = [loop for loop in found.pop("loops") if loop.matrix_products][-1]
-    per_weight = dense.instructions * 32 * tile.warps / (tile.rows * tile.inputs)
-    return {**found, **shared, "instructions_per_weight": round(per_weight, 2)}
+    # The loop over the inputs comes after that over sparse entries, which are taken so many per 16 rows.
+    *sparse, dense = [loop.instructions * 32 * tile.warps for loop in found.pop("loops") if loop.matrix_products]
+    per_weight = {"instructions_per_weight": round(dense / (tile.rows * tile.inputs), 2)}
+    per_entry = {"instructions_per_entry": round(sparse[-1] / (tile.rows // 16 * tile.entries))} if sparse else {}
+    return {**found, **shared, **per_weight, **per_entry}
 
 
 def run_cases(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -196,8 +199,19 @@ def write_budget(file: Path) -> None:
     file.write_text(f'{{\n  "triton": "{triton.__version__}",\n  "cases": {{\n{lines}\n  }}\n}}\n', encoding="utf-8")
 
 
+def print_estimates() -> None:
+    """Of every kind, fp16, with a sparse part, up to 16 tokens, on the CUDA targets; of one kind for more tokens."""
+    cases = [(kind, target, 16) for kind in KINDS for target in CUDA]
+    cases += [("uniform-4", target, tokens) for target in CUDA for tokens in TOKEN_BUCKETS[1:]]
+    for kind, target, tokens in cases:
+        case = {"target": target, "kind": kind, "dtype": "fp16", "tokens": tokens, "sparse": True, "whole": False}
+        print(name_of(case), figures(case))
+
+
 if __name__ == "__main__":
-    if sys.argv[1:]:
+    if sys.argv[1:] == ["estimates"]:
+        print_estimates()
+    elif sys.argv[1:]:
         write_budget(Path(sys.argv[1]))
     else:
         json.dump([figures(case) for case in json.load(sys.stdin)], sys.stdout)

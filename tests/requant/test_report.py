@@ -33,3 +33,11 @@ def test_bits_of_a_model_agree_with_its_checkpoint(tiny_checkpoint: Path) -> Non
     assert total["quantized_bytes"] == sum(layer.stored_bytes for layer in layers)
     assert total["tensor_bytes"] == total["quantized_bytes"] + total["other_bytes"]
     assert model_bits(make_model()) == (16, 16)
+
+
+def test_brackets_in_cells_are_text() -> None:
+    """Rich would take them for markup."""
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(table("title", [("name", "name", "")], [{"name": "requant-kernels[triton]"}]))
+    assert "requant-kernels[triton]" in capture.get()

@@ -28,22 +28,32 @@ def shift_left(words, AMOUNT: tl.constexpr):
 
 
 @triton.jit
-def spread(words, STEPS: tl.constexpr, FIELD: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, MASK: tl.constexpr):
-    """Fields of words [ROWS, UNITS, 4] in the order of inputs, [ROWS, UNITS, STEPS, 4, 2]: step j takes the bits
-    FIELD * j further up than the one before; LOW and HIGH say how far the two halves' first fields move left.
+def spread(
+    words, base, STEPS: tl.constexpr, FIELD: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, MASK: tl.constexpr
+):
+    """Fields of words [ROWS, UNITS, 4] in the order of inputs, [ROWS, UNITS, STEPS, 4, 2], with the bits of `base` set.
+    Step j takes the bits FIELD * j above those of step 0; LOW and HIGH say how far the halves' first fields move left.
     """
     step = (tl.arange(0, STEPS) * FIELD)[None, None, :, None]
-    low = (shift_left(words, LOW)[:, :, None, :] >> step) & MASK
-    high = (shift_left(words, HIGH)[:, :, None, :] >> step) & MASK
+    low = (shift_left(words, LOW)[:, :, None, :] >> step) & MASK | base
+    high = (shift_left(words, HIGH)[:, :, None, :] >> step) & MASK | base
     return tl.join(low, high)
 
 
 @triton.jit
 def placed_codes(
-    codes, rows, first, out_features, in_features, BITS: tl.constexpr, POSITION: tl.constexpr, INPUTS: tl.constexpr
+    codes,
+    base_word,
+    rows,
+    first,
+    out_features,
+    in_features,
+    BITS: tl.constexpr,
+    POSITION: tl.constexpr,
+    INPUTS: tl.constexpr,
 ):
-    """Codes of layout tile16, each shifted left by POSITION: int32 [ROWS, INPUTS]. `first` is a multiple of 64; codes
-    outside the weight are 0.
+    """Codes of layout tile16, each shifted left by POSITION, with the bits of `base_word` set: int32 [ROWS, INPUTS].
+    `first` is a multiple of 64; codes outside the weight are 0.
     """
     FIELD: tl.constexpr = 2 if BITS == 3 else BITS
     UNIT_INPUTS: tl.constexpr = 128 // FIELD
@@ -56,12 +66,12 @@ def placed_codes(
     place = (base[:, None] + unit[None, :] * UNIT_STRIDE)[:, :, None]
     words = tl.load(codes + (place + row[:, None, None] * 4 + word), mask=inside, other=0)
     MASK: tl.constexpr = (1 << FIELD) - 1 << POSITION
-    placed = spread(words, STEPS, FIELD, POSITION, POSITION - 16, MASK)
+    placed = spread(words, base_word, STEPS, FIELD, POSITION, POSITION - 16, MASK)
     if BITS == 3:
         # Bit 2 of the inputs of halves 2 w and 2 w + 1 are the low and the high byte of word w.
         halves = codes.to(tl.pointer_type(tl.int16))
         bits = tl.load(halves + ((place + 64) * 2 + row[:, None, None] * 4 + word), mask=inside, other=0).to(tl.int32)
-        placed |= spread(bits, STEPS, 1, POSITION + 2, POSITION - 6, 4 << POSITION)
+        placed |= spread(bits, 0, STEPS, 1, POSITION + 2, POSITION - 6, 4 << POSITION)
     return tl.reshape(placed, [rows.shape[0], INPUTS])
 
 
@@ -102,8 +112,11 @@ def uniform_tile(
     POSITION: tl.constexpr = 15 if BITS == 8 else 16  # of the code: the highest at which no field is shifted out
     BASE: tl.constexpr = 1 << (23 - POSITION)
     BASE_WORD: tl.constexpr = 127 + 23 - POSITION << 23
-    placed = placed_codes(codes, rows, first, out_features, in_features, BITS, POSITION, INPUTS)
-    floats = (placed | BASE_WORD).to(tl.float32, bitcast=True)
+    # A constant in truth, but not to the compiler, which would take two instructions, one for every constant, to mask
+    # the code and to set the base's bits.
+    base_word = in_features >> 31 | BASE_WORD
+    placed = placed_codes(codes, base_word, rows, first, out_features, in_features, BITS, POSITION, INPUTS)
+    floats = placed.to(tl.float32, bitcast=True)
     scales = group_values(scale, rows, first, out_features, in_features, GROUP, SPAN, SPANS)
     if zero is not None:
         offsets = BASE + group_values(zero, rows, first, out_features, in_features, GROUP, SPAN, SPANS)
@@ -144,7 +157,7 @@ def lut_tile(
     SHARED_TABLE: tl.constexpr,
 ):
     """table[row][code], or table[0][code], times scale where there is one."""
-    code = placed_codes(codes, rows, first, out_features, in_features, BITS, 0, INPUTS)
+    code = placed_codes(codes, 0, rows, first, out_features, in_features, BITS, 0, INPUTS)
     row = rows * 0 if SHARED_TABLE else tl.where(rows < out_features, rows, 0)
     values = looked_up(table + (row << BITS), code, BITS)
     if scale is not None:

@@ -35,7 +35,7 @@ class Block {
   // The local memory of a thread. Throws Violation unless the access is within bounds and aligned.
   std::byte* local(const Warp& warp, unsigned lane, uint64_t address, unsigned bytes);
 
-  // Called by bar and barrier instructions through arrive_at_barrier.
+  // A warp has come to a barrier, all its lanes together.
   void arrive(Warp& warp, const Instruction& instruction);
 
  private:

@@ -247,7 +247,7 @@ void bind_funnel_shift(Binding& binding) {
 
 void bind_lop3(Binding& binding) {
   constexpr std::array<Execute, 256> kFunctions = lop3_functions(std::make_index_sequence<256>());
-  if (binding.has("BoolOp") || binding.operand(0).kind == Operand::Kind::kPair) binding.fail("lop3 with a predicate");
+  if (binding.operand(0).kind == Operand::Kind::kPair) binding.fail("lop3 with a predicate is not supported");
   binding.add_destination(binding.operand(0), 4);
   for (size_t i = 1; i <= 3; ++i) binding.add_source(binding.operand(i), Type::kB32);
   binding.instruction.execute = kFunctions[binding.immediate(binding.operand(4)) & 0xff];

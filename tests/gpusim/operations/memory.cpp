@@ -88,6 +88,7 @@ void write_window(Warp& warp, const Instruction& instruction, uint64_t window, c
   Block& block = warp.block();
   GlobalMemory& global = block.launch().global;
   if (window == 0) {
+    if (instruction.modifier) global.fence();
     for_each_lane(lanes, [&](unsigned lane) {
       std::byte* to = instruction.immediate ? global.strong_write(lane, addresses.of[lane], kBytes)
                                             : global.write(lane, addresses.of[lane], kBytes);
@@ -215,6 +216,7 @@ void bind_access(Binding& binding, bool loads) {
   if (binding.statement.opcode[0] == "ldu") instruction.space = Space::kGlobal;
   instruction.instruction_class = class_of(instruction.space, loads);
   instruction.immediate = is_strong(binding);
+  instruction.modifier = binding.has("release");
   const std::vector<Operand> registers = binding.elements(loads ? 0 : 1);
   instruction.elements = static_cast<uint8_t>(registers.size());
   instruction.element_bytes = static_cast<uint8_t>(traits(binding.type()).bytes);

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "simulated_device.h"
 
@@ -63,6 +64,30 @@ py::dict as_dict(const LaunchReport& report) {
                   "barriers"_a = report.barriers, "lines"_a = lines);
 }
 
+dim3 extents(const std::tuple<unsigned, unsigned, unsigned>& value) {
+  return {std::get<0>(value), std::get<1>(value), std::get<2>(value)};
+}
+
+// What a launcher does, through the runtime's own functions; returns what CUDA calls the error.
+std::string launch(const std::string& kernel, const std::tuple<unsigned, unsigned, unsigned>& grid,
+                   const std::tuple<unsigned, unsigned, unsigned>& block, size_t dynamic_shared_bytes,
+                   std::string arguments) {
+  SimulatedDevice& device = SimulatedDevice::instance();
+  std::vector<void*> pointers;
+  for (const Parameter& parameter : device.simulator().parameters(kernel)) {
+    pointers.push_back(&arguments.at(parameter.offset));
+  }
+  cudaLaunchKernel(device.function_of(kernel), extents(grid), extents(block), pointers.data(), dynamic_shared_bytes,
+                   nullptr);
+  return cudaGetErrorString(cudaGetLastError());
+}
+
+std::string allow_dynamic_shared_bytes(const std::string& kernel, int bytes) {
+  const void* function = SimulatedDevice::instance().function_of(kernel);
+  cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  return cudaGetErrorString(cudaGetLastError());
+}
+
 // A launcher turns the runtime's error code into an exception of its own; the simulator knows more.
 void throw_failure_instead(std::exception_ptr thrown) {
   try {
@@ -114,6 +139,10 @@ void define_device(py::module_& module) {
   module.def("clear_regions", [device] { device()->simulator().clear_regions(); });
   module.def("mark_initialised",
              [device](uint64_t address, uint64_t bytes) { device()->simulator().mark_initialised(address, bytes); });
+  module.def(
+      "launch", &launch,
+      "Of any kernel, with the bytes of its parameter block; returns CUDA's words for what the runtime answers.");
+  module.def("allow_dynamic_shared_bytes", &allow_dynamic_shared_bytes);
   module.def("count_lines", [device](bool count) { device()->simulator().options.count_lines = count; });
   module.def("launches", [device] { return device()->launches(); }, "The log, oldest first.");
   module.def("clear_launches", [device] { device()->clear_launches(); });

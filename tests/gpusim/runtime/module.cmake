@@ -1,21 +1,5 @@
 # The Python module _cuda_gpusim, for tests: the objects of _cuda, linked with a stand-in for the CUDA runtime and the
-# simulator instead of the toolkit's runtime; and the kernels' PTX, which the simulator executes.
-
-set(REQUANT_PTX)
-foreach(source ${REQUANT_CUDA_SOURCES})
-  get_filename_component(name ${source} NAME_WE)
-  set(ptx ${CMAKE_BINARY_DIR}/ptx/${name}.ptx)
-  add_custom_command(
-    OUTPUT ${ptx}
-    COMMAND ${REQUANT_NVCC} ${REQUANT_NVCC_OPTIONS} -arch=compute_80 -ptx -MMD -MF ${ptx}.d ${source} -o ${ptx}
-    DEPENDS ${source}
-    DEPFILE ${ptx}.d
-    COMMENT "Compiling csrc/cuda/${name}.cu to PTX"
-    VERBATIM)
-  list(APPEND REQUANT_PTX ${ptx})
-endforeach()
-file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/ptx)
-add_custom_target(requant_ptx DEPENDS ${REQUANT_PTX})
+# simulator instead of the toolkit's runtime.
 
 set(runtime_sources ${CMAKE_CURRENT_LIST_DIR}/cudart.cpp ${CMAKE_CURRENT_LIST_DIR}/simulated_device.cpp
     ${CMAKE_CURRENT_LIST_DIR}/device_bindings.cpp)
@@ -28,4 +12,3 @@ target_include_directories(_cuda_gpusim SYSTEM PRIVATE ${REQUANT_CUDA_TOOLKIT}/i
 target_compile_options(_cuda_gpusim PRIVATE -Wall -Wextra -Wshadow)
 target_compile_definitions(_cuda_gpusim PRIVATE REQUANT_MODULE=_cuda_gpusim REQUANT_SIMULATED
                            ${REQUANT_CUDA_DEFINITIONS})
-add_dependencies(_cuda_gpusim requant_ptx)

@@ -18,6 +18,13 @@ SimulatedDevice& SimulatedDevice::instance() {
 
 void SimulatedDevice::register_kernel(const void* function, const char* name) { kernels_[function] = name; }
 
+const void* SimulatedDevice::function_of(const std::string& name) const {
+  for (const auto& [function, kernel] : kernels_) {
+    if (kernel == name) return function;
+  }
+  return nullptr;
+}
+
 cudaError_t SimulatedDevice::allow_dynamic_shared_bytes(const void* function, int bytes) {
   const auto found = kernels_.find(function);
   if (found == kernels_.end()) return cudaErrorInvalidDeviceFunction;

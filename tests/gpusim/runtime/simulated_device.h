@@ -37,6 +37,7 @@ class SimulatedDevice {
 
   // `function` is how host code names a kernel, `name` how PTX does.
   void register_kernel(const void* function, const char* name);
+  const void* function_of(const std::string& name) const;  // null: not registered
   cudaError_t allow_dynamic_shared_bytes(const void* function, int bytes);
   cudaError_t launch(const void* function, dim3 grid, dim3 block, void** arguments, size_t dynamic_shared_bytes,
                      cudaStream_t stream);
