@@ -98,6 +98,7 @@ std::vector<std::string> instruction_set_names() {
 }  // namespace requant::cpu
 
 PYBIND11_MODULE(_cpu, module) {
+  using namespace requant;
   using namespace requant::cpu;
   module.doc() = "CPU kernels over raw addresses; use requant_kernels.backends.cpu.";
 
