@@ -160,6 +160,12 @@ def backend_for(device_type: str) -> Backend:
     return _serving_backend(forced, device_type) if forced else _default_backend(device_type)
 
 
+def live_backends(device_type: str) -> list[str]:
+    """The names of those that serve this device, in order of preference."""
+    order = PREFERENCE.get(device_type, OTHER_DEVICES)
+    return [name for name in order if backends()[name].unavailable_reason is None]
+
+
 def kernel_for(format: str, device: torch.device, tokens: int) -> Kernel:
     """The linear kernel for this many tokens (>= 1)."""
     backend = backend_for(device.type)
@@ -225,7 +231,7 @@ def _default_backend(device_type: str) -> Backend:
         _live_backend(named, "REQUANT_BACKEND")
         return _serving_backend(named, device_type)
     order = PREFERENCE.get(device_type, OTHER_DEVICES)
-    live = next(name for name in order if backends()[name].unavailable_reason is None)
+    live = live_backends(device_type)[0]
     missing = [f"{name} ({backends()[name].unavailable_reason})" for name in order[: order.index(live)]]
     if missing:
         warnings.warn(

@@ -56,7 +56,7 @@ def test_backends_agree():
 
 
 def test_an_unknown_backend_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match="use_backend: unknown backend 'cuda9', expected one of cpu, cuda, reference"):
+    with pytest.raises(ValueError, match="use_backend: unknown backend 'cuda9', expected one of cpu, cuda, .*reference, triton"):
         use_backend("cuda9")
 
 
@@ -78,3 +78,12 @@ def test_a_missing_extension_is_warned_about_once_and_never_silent():
     without = "import sys; sys.modules['requant_kernels._cpu'] = None\n" + PROGRAM
     finished = run(without)
     assert finished.stdout == "reference 1\n", finished.stderr
+
+
+def test_live_backends_are_those_that_serve_a_device(monkeypatch):
+    found = {name: dispatch.Backend(name, None, {}) for name in ("cpu", "cuda", "reference")}
+    found["triton"] = dispatch.Backend("triton", "no such hardware", {})
+    monkeypatch.setattr(dispatch, "backends", lambda: found)
+    assert dispatch.live_backends("cpu") == ["cpu", "reference"]
+    assert dispatch.live_backends("cuda") == ["cuda", "reference"]
+    assert dispatch.live_backends("xpu") == ["reference"]

@@ -10,7 +10,7 @@ from requant_kernels.backends import cuda
 
 def test_the_report_is_json_and_names_every_backend():
     report = json.loads(json.dumps(env.report()))
-    assert set(report["backends"]) == {"cpu", "reference", "cuda", "triton"}
+    assert set(report["backends"]) >= {"cpu", "reference", "cuda", "triton"}
     assert report["backends"]["reference"] == "live"
     assert report["backends"]["cuda"]
     assert report["versions"]["torch"].startswith("2.")

@@ -30,7 +30,7 @@ def benchmark(
     from requant.report import benchmark_table
     from requant.speed import Contender, measure
     from requant_kernels import merge_linears
-    from requant_kernels.dispatch import backends
+    from requant_kernels.dispatch import live_backends
     from requant_kernels.integrations.transformers import is_quantized
 
     check_json_target(json)
@@ -46,8 +46,7 @@ def benchmark(
     if baseline is not None:
         contenders.append(Contender(baseline, load_model(baseline, chosen)[0].to(target)))
     if is_quantized(loaded):
-        live = [name for name, backend in backends().items() if backend.unavailable_reason is None]
-        contenders += [Contender(f"{model} ({name})", loaded, name) for name in live]
+        contenders += [Contender(f"{model} ({name})", loaded, name) for name in live_backends(target.type)]
     else:
         contenders.append(Contender(model, loaded))
     speeds = measure(
