@@ -56,7 +56,8 @@ def test_backends_agree():
 
 
 def test_an_unknown_backend_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match="use_backend: unknown backend 'cuda9', expected one of cpu, cuda, .*reference, triton"):
+    message = r"use_backend: unknown backend 'cuda9', expected one of cpu, cuda, .*reference, triton"
+    with pytest.raises(ValueError, match=message):
         use_backend("cuda9")
 
 
