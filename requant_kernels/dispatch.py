@@ -207,20 +207,27 @@ def _phase(phases: Phases, tokens: int) -> str:
 def _measured_routes() -> dict[tuple[str, str | None, str], Phases]:
     """(backend, architecture, format) -> phases, from the file that REQUANT_ROUTES names.
 
-    It is JSON, {backend: {architecture: {format: [[limit, phase], ..., [null, phase]]}}}. Raises ValueError for phases
-    that the backend does not have.
+    It is JSON, {backend: {architecture: {format: [[limit, phase], ..., [null, phase]]}}}. What it says of a backend
+    that is not live here is left alone. Raises ValueError that starts with REQUANT_ROUTES and the file's name for one
+    that cannot be read, is of another form, or names a backend or a phase that does not exist.
     """
     file = os.environ.get("REQUANT_ROUTES")
     if not file:
         return {}
     measured: dict[tuple[str, str | None, str], Phases] = {}
-    for name, architectures in json.loads(Path(file).read_text(encoding="utf-8")).items():
-        backend = _live_backend(name, "REQUANT_ROUTES")
-        for architecture, formats in architectures.items():
-            for format, phases in formats.items():
-                route = tuple((limit, phase) for limit, phase in phases)
-                _check_phases(backend, format, route)
-                measured[name, architecture, format] = route
+    try:
+        for name, architectures in json.loads(Path(file).read_text(encoding="utf-8")).items():
+            if name not in backends():
+                raise ValueError(f"unknown backend '{name}', expected one of {', '.join(sorted(backends()))}")
+            if backends()[name].unavailable_reason is not None:
+                continue
+            for architecture, formats in architectures.items():
+                for format, phases in formats.items():
+                    route = tuple((limit, phase) for limit, phase in phases)
+                    _check_phases(backends()[name], format, route)
+                    measured[name, architecture, format] = route
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"REQUANT_ROUTES: {file}: {error}") from error
     return measured
 
 

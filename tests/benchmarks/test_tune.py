@@ -83,6 +83,33 @@ def test_routes_that_make_no_sense_are_refused(backends, tmp_path: Path, monkeyp
         phase_of(torch.device("cuda", 0), 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "No such file"),
+        ("{bad", "Expecting property name"),
+        ("[]", "no attribute"),
+        ('{"nobody": {}}', "unknown backend 'nobody', expected one of cpu, "),
+        ('{"toy": {"sm_90": {"uniform": 8}}}', "not iterable"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(backends, tmp_path: Path, monkeypatch, text: str | None, message: str):
+    file = tmp_path / "routes.json"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setenv("REQUANT_ROUTES", str(file))
+    with pytest.raises(ValueError, match=f"^REQUANT_ROUTES: {file}: .*{message}"):
+        phase_of(torch.device("cuda", 0), 1)
+
+
+def test_routes_of_a_backend_that_is_not_live_are_left_alone(backends, tmp_path: Path, monkeypatch):
+    dispatch.backends()["absent"] = Backend("absent", "no such hardware", {})
+    file = tmp_path / "routes.json"
+    tune.add_routes(file, "absent", "sm_90", {"uniform": ((None, "prefill"),)})
+    monkeypatch.setenv("REQUANT_ROUTES", str(file))
+    assert phase_of(torch.device("cuda", 0), 1) == "fused"
+
+
 def test_a_name_is_registered_once(backends):
     with pytest.raises(ValueError, match="there is a backend 'toy' already"):
         dispatch.register(dispatch.backends()["toy"], {})
