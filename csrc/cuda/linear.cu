@@ -11,6 +11,7 @@
 
 namespace requant::cuda {
 
+// y from the partial sums of all splits, in order.
 __global__ void add_splits_kernel(const float* partials, int splits, int64_t tokens, int64_t out_features,
                                   const void* bias, Dtype bias_dtype, void* y, Dtype y_dtype) {
   const int64_t count = tokens * out_features;

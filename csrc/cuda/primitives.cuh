@@ -13,16 +13,10 @@ namespace requant::cuda {
 constexpr int kWarpLanes = 32;
 constexpr uint32_t kAllLanes = 0xffffffffu;
 
-// Weights are read once: they must not push x and the scales out of the first-level cache.
+// What is read once must not push x and the scales out of the first-level cache.
 __device__ __forceinline__ uint32_t load_once(const uint32_t* address) {
   uint32_t value;
   asm volatile("ld.global.nc.L1::no_allocate.b32 %0, [%1];" : "=r"(value) : "l"(address));
-  return value;
-}
-
-__device__ __forceinline__ uint32_t load_once(const uint16_t* address) {
-  uint16_t value;
-  asm volatile("ld.global.nc.L1::no_allocate.b16 %0, [%1];" : "=h"(value) : "l"(address));
   return value;
 }
 

@@ -88,8 +88,4 @@ __device__ __forceinline__ void write_sums(const LinearParameters& p, float* sha
   }
 }
 
-// y from the partial sums of all splits, in order.
-__global__ void add_splits_kernel(const float* partials, int splits, int64_t tokens, int64_t out_features,
-                                  const void* bias, Dtype bias_dtype, void* y, Dtype y_dtype);
-
 }  // namespace requant::cuda
