@@ -7,7 +7,9 @@
 
 #include "kernels.h"
 #include "kernels/inputs.h"
-#include "kernels/linear.h"
+#include "kernels/outputs.h"
+#include "kernels/panel.h"
+#include "kernels/parallel.h"
 #ifdef __AMX_BF16__
 #include "kernels/matrix_panel.h"
 #endif
@@ -42,8 +44,6 @@ void vector_prefill(const LinearArguments& arguments, DecodePanels decode) {
   const Groups groups(arguments, in_padded, sizeof(Input));
   const PanelKind kind = sizeof(Input) == sizeof(float) ? PanelKind::kFloat32 : PanelKind::kBFloat16;
   const int64_t blocks = (arguments.tokens + Isa::kBatchTokens - 1) / Isa::kBatchTokens;
-  float ones[kTileRows];
-  for (float& one : ones) one = 1;
 
   parallel(arguments.threads, [&](const Team& team) {
     inputs.prepare(team);
@@ -59,9 +59,9 @@ void vector_prefill(const LinearArguments& arguments, DecodePanels decode) {
           Floats sums[Isa::kBatchTokens * Isa::kSlices];
           for (Floats& sum : sums) sum = Isa::splat(0.0f);
           const Input* panel = panels.data() + (tile - first_tile) * in_padded * kTileRows;
-          multiply_panel<Products>({panel, in_padded / kStepInputs * Products::kRegisters, inputs.row(token),
-                                    inputs.row_stride(), ones, nullptr, nullptr, 0},
-                                   static_cast<int>(end_token - token), sums);
+          multiply_panel<Products>(
+              {panel, in_padded / kStepInputs * Products::kRegisters, inputs.row(token), inputs.row_stride()},
+              static_cast<int>(end_token - token), sums);
           for (int64_t i = 0; i < end_token - token; ++i) {
             alignas(64) float y[kTileRows];
             Isa::sum_rows(sums + i * Isa::kSlices, y);

@@ -89,6 +89,18 @@ def test_relative_error_on_a_larger_layer(isa: str, format: str, bits: int, toke
         assert relative_error(case.linear(x), x.double() @ case.reference.T) < tolerance
 
 
+@pytest.mark.parametrize(("format", "bits"), FORMATS)
+def test_every_batch_size(isa: str, format: str, bits: int, pick: random.Random) -> None:
+    """There is a kernel for every number of columns, and larger batches are several passes."""
+    case = Case(make_dense(pick, format, bits, 40, 352), make_sparse(pick, "half_percent", 40, 352))
+    for dtype in (torch.float32, torch.bfloat16):
+        for tokens in range(2, 32):
+            x = torch.randn(tokens, 352).to(dtype)
+            size = x.double().norm(dim=1) * case.reference.norm()
+            error = (case.linear(x).double() - x.double() @ case.reference.T).norm(dim=1) / size
+            assert float(error.max()) < TOLERANCE[dtype], (dtype, tokens)
+
+
 @pytest.mark.parametrize("tokens", [1, 5])
 @pytest.mark.parametrize(("format", "bits"), FORMATS)
 def test_bf16_weights_are_not_rounded(isa: str, format: str, bits: int, tokens: int, pick: random.Random) -> None:

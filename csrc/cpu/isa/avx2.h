@@ -16,6 +16,7 @@ struct Isa {
   static constexpr int kSlices = kTileRows / kRows;
   static constexpr int kUnrolledSlices = 1;
   static constexpr bool kHasBf16Products = false;
+  static constexpr int kDecodedSlices = 1;
   static constexpr int kBatchSlices = 2;
   static constexpr int kBatchTokens = 5;
 
@@ -39,6 +40,21 @@ struct Isa {
   }
   static Words and_or(Words a, Words mask, Words b) { return _mm256_or_si256(_mm256_and_si256(a, mask), b); }
   static Words lookup_bytes(Words table, Words index) { return _mm256_shuffle_epi8(table, index); }
+
+  static void transpose_dwords(Words (&a)[4]) {
+    const Words low01 = _mm256_unpacklo_epi32(a[0], a[1]), high01 = _mm256_unpackhi_epi32(a[0], a[1]);
+    const Words low23 = _mm256_unpacklo_epi32(a[2], a[3]), high23 = _mm256_unpackhi_epi32(a[2], a[3]);
+    a[0] = _mm256_unpacklo_epi64(low01, low23);
+    a[1] = _mm256_unpackhi_epi64(low01, low23);
+    a[2] = _mm256_unpacklo_epi64(high01, high23);
+    a[3] = _mm256_unpackhi_epi64(high01, high23);
+  }
+  static Floats load_lanes(const float* rows) {
+    return _mm256_permutevar8x32_ps(load(rows), _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+  }
+  static void store_lanes(Floats lanes, float* rows) {
+    store(rows, _mm256_permutevar8x32_ps(lanes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+  }
 
   static Floats even_integers(Words a) { return _mm256_cvtepi32_ps(_mm256_and_si256(a, _mm256_set1_epi32(0xffff))); }
   static Floats odd_integers(Words a) { return _mm256_cvtepi32_ps(_mm256_srli_epi32(a, 16)); }
@@ -73,7 +89,7 @@ struct Isa {
       const Floats low = _mm256_hadd_ps(slices[i], slices[i + 1]);
       const Floats high = _mm256_hadd_ps(slices[i + 2], slices[i + 3]);
       const Floats sums = _mm256_hadd_ps(low, high);  // rows 0 2 4 6 | 1 3 5 7
-      _mm256_storeu_ps(rows + 2 * i, _mm256_permutevar8x32_ps(sums, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+      store_lanes(sums, rows + 2 * i);
     }
   }
   static void store_rows(Floats even, Floats odd, float* rows, int64_t stride) {
@@ -103,42 +119,39 @@ struct Isa {
                      _mm256_cvtps_ph(_mm256_loadu_ps(floats), _MM_FROUND_TO_NEAREST_INT));
   }
 
-  static const uint32_t* add_layers(const uint32_t* lanes, int64_t begin, int64_t end, const uint32_t* entries,
-                                    bool bf16, const float* x, float* sums) {
-    int count = kTileRows;
-    for (int64_t layer = begin; layer < end; ++layer) {
-      while (lanes[count - 1] >> kLaneRowBits <= layer) --count;
-      for (int lane = 0; lane < count; lane += 8) {
-        const __m256 sum = _mm256_loadu_ps(sums + lane);
-        _mm256_storeu_ps(sums + lane, _mm256_add_ps(sum, products(entries, lane, count, bf16, x)));
-      }
-      entries += count;
+  static void unpack_entries(const uint32_t* entries, int count, bool bf16, float* values, int32_t* inputs) {
+    for (int i = 0; i < kTileRows; i += 8) {
+      const Entries unpacked(entries + i, count - i, bf16);
+      _mm256_store_ps(values + i, unpacked.values);
+      const __m256i absent = _mm256_xor_si256(unpacked.present, _mm256_set1_epi32(-1));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(inputs + i), _mm256_or_si256(unpacked.inputs, absent));
     }
-    return entries;
   }
-  static float dot_entries(const uint32_t* entries, int64_t count, bool bf16, const float* x) {
-    __m256 sum = _mm256_setzero_ps();
-    for (int64_t i = 0; i < count; i += 8) sum = _mm256_add_ps(sum, products(entries, i, count, bf16, x));
-    alignas(32) float sums[8];
-    _mm256_store_ps(sums, sum);
-    return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+  static void add_products(const uint32_t* entries, int count, bool bf16, const float* x, float* sums) {
+    for (int i = 0; i < count; i += 8) {
+      const Entries unpacked(entries + i, count - i, bf16);
+      const __m256 gathered = _mm256_mask_i32gather_ps(_mm256_setzero_ps(), x, unpacked.inputs,
+                                                       _mm256_castsi256_ps(unpacked.present), sizeof(float));
+      _mm256_storeu_ps(sums + i, _mm256_fmadd_ps(unpacked.values, gathered, _mm256_loadu_ps(sums + i)));
+    }
   }
 
   // In assembly, because GCC 12 drops calls of functions that only prefetch.
   static void prefetch(const void* address) { asm volatile("prefetcht0 (%0)" : : "r"(address)); }
 
  private:
-  // Of entries first ..< end, at most eight; zero beyond the end.
-  static __m256 products(const uint32_t* entries, int64_t first, int64_t end, bool bf16, const float* x) {
-    const int count = static_cast<int>(end - first < 8 ? end - first : 8);
-    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    const __m256i entry = _mm256_maskload_epi32(reinterpret_cast<const int*>(entries + first), mask);
-    const __m256i inputs = _mm256_and_si256(entry, _mm256_set1_epi32(0xffff));
-    const __m256 values = bf16 ? _mm256_castsi256_ps(_mm256_sub_epi32(entry, inputs)) : upper_halves_to_floats(entry);
-    const __m256 gathered =
-        _mm256_mask_i32gather_ps(_mm256_setzero_ps(), x, inputs, _mm256_castsi256_ps(mask), sizeof(float));
-    return _mm256_mul_ps(values, gathered);
-  }
+  // The first `count` of 8 entries of the sparse index; the rest is zero.
+  struct Entries {
+    Entries(const uint32_t* entries, int count, bool bf16)
+        : present(_mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))) {
+      const __m256i entry = _mm256_maskload_epi32(reinterpret_cast<const int*>(entries), present);
+      inputs = _mm256_and_si256(entry, _mm256_set1_epi32(0xffff));
+      values = bf16 ? _mm256_castsi256_ps(_mm256_sub_epi32(entry, inputs)) : upper_halves_to_floats(entry);
+    }
+    __m256i present;
+    __m256i inputs;
+    __m256 values;
+  };
   static __m256 upper_halves_to_floats(__m256i a) {
     const __m256i high = _mm256_srli_epi32(a, 16);
     return _mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1)));

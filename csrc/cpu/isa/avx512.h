@@ -20,6 +20,7 @@ struct Isa {
   static constexpr int kRows = 4;
   static constexpr int kSlices = kTileRows / kRows;
   static constexpr int kUnrolledSlices = 4;
+  static constexpr int kDecodedSlices = 2;
   static constexpr int kBatchSlices = 4;
   static constexpr int kBatchTokens = 6;
 
@@ -28,9 +29,12 @@ struct Isa {
 
 #ifdef __AVX512BF16__
   static constexpr bool kHasBf16Products = true;
-  // Adds the products of eight bf16 weights per row with the same eight inputs for every row.
-  static Floats multiply_add_bf16(Words weights, const uint16_t* eight_inputs, Floats sum) {
-    const __m512i inputs = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(eight_inputs)));
+  // The same eight words for every row.
+  static Words repeat(const uint16_t* eight) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(eight)));
+  }
+  // Adds the products of eight bf16 weights per row with eight inputs.
+  static Floats multiply_add_bf16(Words weights, Words inputs, Floats sum) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(weights), reinterpret_cast<__m512bh>(inputs));
   }
 #else
@@ -52,6 +56,17 @@ struct Isa {
   static Words select(Words mask, Words a, Words b) { return _mm512_ternarylogic_epi32(mask, a, b, 0xca); }
   static Words and_or(Words a, Words mask, Words b) { return _mm512_ternarylogic_epi32(a, mask, b, 0xea); }
   static Words lookup_bytes(Words table, Words index) { return _mm512_shuffle_epi8(table, index); }
+
+  static void transpose_dwords(Words (&a)[4]) {
+    const Words low01 = _mm512_unpacklo_epi32(a[0], a[1]), high01 = _mm512_unpackhi_epi32(a[0], a[1]);
+    const Words low23 = _mm512_unpacklo_epi32(a[2], a[3]), high23 = _mm512_unpackhi_epi32(a[2], a[3]);
+    a[0] = _mm512_unpacklo_epi64(low01, low23);
+    a[1] = _mm512_unpackhi_epi64(low01, low23);
+    a[2] = _mm512_unpacklo_epi64(high01, high23);
+    a[3] = _mm512_unpackhi_epi64(high01, high23);
+  }
+  static Floats load_lanes(const float* rows) { return swap_lanes(load(rows)); }
+  static void store_lanes(Floats lanes, float* rows) { store(rows, swap_lanes(lanes)); }
 
   static Floats even_integers(Words a) { return _mm512_cvtepi32_ps(_mm512_and_si512(a, _mm512_set1_epi32(0xffff))); }
   static Floats odd_integers(Words a) { return _mm512_cvtepi32_ps(_mm512_srli_epi32(a, 16)); }
@@ -84,9 +99,7 @@ struct Isa {
     const Floats low = add_neighbours(slices[0], slices[1]), high = add_neighbours(slices[2], slices[3]);
     const Floats sums = add(as_floats(_mm512_unpacklo_epi64(as_words(low), as_words(high))),
                             as_floats(_mm512_unpackhi_epi64(as_words(low), as_words(high))));
-    // Place 4 * r + s holds row r of slice s; rows are wanted in the order 4 * s + r.
-    const __m512i place_of_row = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    _mm512_storeu_ps(rows, _mm512_permutexvar_ps(place_of_row, sums));
+    store_lanes(sums, rows);
   }
   static void store_rows(Floats even, Floats odd, float* rows, int64_t stride) {
     const Floats first = _mm512_unpacklo_ps(even, odd), second = _mm512_unpackhi_ps(even, odd);
@@ -130,40 +143,38 @@ struct Isa {
                      _mm256_cvtps_ph(_mm256_loadu_ps(floats), _MM_FROUND_TO_NEAREST_INT));
   }
 
-  static const uint32_t* add_layers(const uint32_t* lanes, int64_t begin, int64_t end, const uint32_t* entries,
-                                    bool bf16, const float* x, float* sums) {
-    const __m512i counts = _mm512_srli_epi32(_mm512_loadu_si512(lanes), kLaneRowBits);
-    __m512 sum = _mm512_loadu_ps(sums);
-    for (int64_t layer = begin; layer < end; ++layer) {
-      // Counts fall, so the lanes that have an entry are the first so many.
-      const __mmask16 mask = _mm512_cmpgt_epi32_mask(counts, _mm512_set1_epi32(static_cast<int>(layer)));
-      sum = add_products(sum, entries, mask, bf16, x);
-      entries += __builtin_popcount(mask);
-    }
-    _mm512_storeu_ps(sums, sum);
-    return entries;
+  static void unpack_entries(const uint32_t* entries, int count, bool bf16, float* values, int32_t* inputs) {
+    const Entries unpacked(entries, count, bf16);
+    _mm512_store_ps(values, unpacked.values);
+    _mm512_store_si512(inputs, _mm512_mask_mov_epi32(_mm512_set1_epi32(-1), unpacked.present, unpacked.inputs));
   }
-  static float dot_entries(const uint32_t* entries, int64_t count, bool bf16, const float* x) {
-    __m512 sum = _mm512_setzero_ps();
-    for (int64_t i = 0; i < count; i += 16) {
-      const __mmask16 mask = static_cast<__mmask16>(count - i < 16 ? (1u << (count - i)) - 1 : 0xffff);
-      sum = add_products(sum, entries + i, mask, bf16, x);
-    }
-    return _mm512_reduce_add_ps(sum);
+  static void add_products(const uint32_t* entries, int count, bool bf16, const float* x, float* sums) {
+    const Entries unpacked(entries, count, bf16);
+    const __m512 gathered =
+        _mm512_mask_i32gather_ps(_mm512_setzero_ps(), unpacked.present, unpacked.inputs, x, sizeof(float));
+    _mm512_storeu_ps(sums, _mm512_fmadd_ps(unpacked.values, gathered, _mm512_loadu_ps(sums)));
   }
 
   // In assembly, because GCC 12 drops calls of functions that only prefetch.
   static void prefetch(const void* address) { asm volatile("prefetcht0 (%0)" : : "r"(address)); }
 
  private:
-  // sum + value * x[input] of up to 16 entries; lanes that are not in the mask stay as they are.
-  static __m512 add_products(__m512 sum, const uint32_t* entries, __mmask16 mask, bool bf16, const float* x) {
-    const __m512i entry = _mm512_maskz_loadu_epi32(mask, entries);
-    const __m512i inputs = _mm512_and_si512(entry, _mm512_set1_epi32(0xffff));
-    const __m512 values = bf16 ? _mm512_castsi512_ps(_mm512_xor_si512(entry, inputs))
-                               : _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(entry, 16)));
-    const __m512 gathered = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), mask, inputs, x, sizeof(float));
-    return _mm512_mask3_fmadd_ps(values, gathered, sum, mask);
+  // The first `count` of 16 entries of the sparse index; the rest is zero.
+  struct Entries {
+    Entries(const uint32_t* entries, int count, bool bf16) : present(static_cast<__mmask16>((1u << count) - 1)) {
+      const __m512i entry = _mm512_maskz_loadu_epi32(present, entries);
+      inputs = _mm512_and_si512(entry, _mm512_set1_epi32(0xffff));
+      values = bf16 ? _mm512_castsi512_ps(_mm512_xor_si512(entry, inputs))
+                    : _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(entry, 16)));
+    }
+    __mmask16 present;
+    __m512i inputs;
+    __m512 values;
+  };
+  // Place 4 * r + s from and to place 4 * s + r.
+  static Floats swap_lanes(Floats a) {
+    const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_ps(places, a);
   }
   static Words upper_halves() { return _mm512_set1_epi32(static_cast<int>(0xffff0000)); }
   static Words as_words(Floats a) { return _mm512_castps_si512(a); }

@@ -21,6 +21,7 @@ struct Isa {
   static constexpr int kSlices = kTileRows / kRows;
   static constexpr int kUnrolledSlices = 1;  // of the decode kernel: as many as the register file can work on
   static constexpr bool kHasBf16Products = false;
+  static constexpr int kDecodedSlices = 1;  // together, of the decode kernel
   // Accumulators of the batch kernel: slices x tokens that fit the register file.
   static constexpr int kBatchSlices = 2;
   static constexpr int kBatchTokens = 4;
@@ -70,6 +71,19 @@ struct Isa {
     for (int i = 0; i < 16; ++i) found[i] = entries[indices[i]];
     return load(found);
   }
+
+  // Four slices to four pairs (kernels/row_lanes.h): lane 4 r + s of register w is dword w of row r of slice s.
+  static void transpose_dwords(Words (&a)[4]) {
+    uint32_t dwords[4][4], transposed[4][4];
+    std::memcpy(dwords, a, sizeof dwords);
+    for (int s = 0; s < 4; ++s) {
+      for (int w = 0; w < 4; ++w) transposed[w][s] = dwords[s][w];
+    }
+    std::memcpy(a, transposed, sizeof transposed);
+  }
+  // From and to 4 * kRows consecutive rows, in the order of those lanes.
+  static Floats load_lanes(const float* rows) { return load(rows); }
+  static void store_lanes(Floats lanes, float* rows) { store(rows, lanes); }
 
   // Words as unsigned integers.
   static Floats even_integers(Words a) { return __builtin_convertvector(as_dwords(a) & 0xffff, Floats); }
@@ -142,30 +156,28 @@ struct Isa {
     return static_cast<uint16_t>(sign | ((rounded - 0x38000000) >> 13));
   }
 
-  // Layers begin ..< end of a span of the sparse index (common/sparse_index.h): sums[lane] += value * x[input].
-  // Returns the next entry.
-  static const uint32_t* add_layers(const uint32_t* lanes, int64_t begin, int64_t end, const uint32_t* entries,
-                                    bool bf16, const float* x, float* sums) {
-    for (int64_t layer = begin; layer < end; ++layer) {
-      for (int lane = 0; lane < kTileRows && lanes[lane] >> kLaneRowBits > layer; ++lane) {
-        sums[lane] += product(*entries++, bf16, x);
-      }
+  // The values and inputs of the first `count` of 16 entries of the sparse index (common/sparse_index.h), 0 and -1 for
+  // the rest.
+  static void unpack_entries(const uint32_t* entries, int count, bool bf16, float* values, int32_t* inputs) {
+    for (int i = 0; i < count; ++i) {
+      values[i] = entry_value(entries[i], bf16);
+      inputs[i] = static_cast<int32_t>(entries[i] & 0xffff);
     }
-    return entries;
+    for (int i = count; i < kTileRows; ++i) {
+      values[i] = 0;
+      inputs[i] = -1;
+    }
   }
-  // The sum of value * x[input] over `count` entries.
-  static float dot_entries(const uint32_t* entries, int64_t count, bool bf16, const float* x) {
-    float sum = 0;
-    for (int64_t i = 0; i < count; ++i) sum += product(entries[i], bf16, x);
-    return sum;
+  // sums[i] += value * x[input] of the first `count` of 16 entries.
+  static void add_products(const uint32_t* entries, int count, bool bf16, const float* x, float* sums) {
+    for (int i = 0; i < count; ++i) sums[i] += entry_value(entries[i], bf16) * x[entries[i] & 0xffff];
   }
 
   static void prefetch(const void* address) { __builtin_prefetch(address); }
 
  private:
-  static float product(uint32_t entry, bool bf16, const float* x) {
-    const float value = bf16 ? as_float(entry & 0xffff0000) : half_to_float(static_cast<uint16_t>(entry >> 16));
-    return value * x[entry & 0xffff];
+  static float entry_value(uint32_t entry, bool bf16) {
+    return bf16 ? as_float(entry & 0xffff0000) : half_to_float(static_cast<uint16_t>(entry >> 16));
   }
   static Dwords as_dwords(Words a) { return reinterpret_cast<Dwords>(a); }
   static Floats as_floats(Dwords a) { return reinterpret_cast<Floats>(a); }

@@ -13,7 +13,7 @@ class Codes {
   using Layout = Block<kBits>;
 
  public:
-  REQUANT_INLINE Codes(const uint8_t* block, int slice) {
+  REQUANT_INLINE void load(const uint8_t* block, int slice) {
     unroll<0, Layout::kPlanes>([&](auto plane) REQUANT_INLINE {
       planes_[plane.value] = Isa::load(block + plane.value * kPlaneBytes + slice * Isa::kRows * kUnitBytes);
     });

@@ -61,15 +61,14 @@ class Dequantize {
   REQUANT_INLINE static void decode_slice(const Format& format, const uint8_t* block_codes, int slice, Element* rows) {
     const Scaled<Format> value(format, slice);
     Words rounded[kStepsPerBlock];
-    format.template decode<kFirst, kLast>(
-        block_codes, slice, [&](auto step, Fp32Products::Weights weights) REQUANT_INLINE {
-          const Floats even = value(weights.parts[0]), odd = value(weights.parts[1]);
-          if constexpr (kBf16) {
-            rounded[step.value] = Isa::round_to_bf16(even, odd);
-          } else {
-            Isa::store_rows(even, odd, rows + step.value * kStepInputs, kStretchInputs);
-          }
-        });
+    format.template decode<kFirst, kLast, 1>(block_codes, slice, [&](auto step, const auto& weights) REQUANT_INLINE {
+      const Floats even = value(weights[0].parts[0]), odd = value(weights[0].parts[1]);
+      if constexpr (kBf16) {
+        rounded[step.value] = Isa::round_to_bf16(even, odd);
+      } else {
+        Isa::store_rows(even, odd, rows + step.value * kStepInputs, kStretchInputs);
+      }
+    });
     if constexpr (kBf16) {
       unroll<kFirst / kStepsTogether, kLast / kStepsTogether>([&](auto part) REQUANT_INLINE {
         constexpr int kStep = part.value * kStepsTogether;

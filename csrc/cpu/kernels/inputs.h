@@ -2,7 +2,7 @@
 //
 //   rows         [tokens][in_padded]        in the type and order that the products want, zero beyond in_features
 //   sums         [tokens][segments][2]      over each segment: the sum of x, and the sum of offset(step) * x
-//   transposed   [in_padded][columns]       fp32, for the sparse part; column t is token t, the rest is zero
+//   sparse       for the sparse part (kernels/sparse_inputs.h)
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,10 @@
 #include "kernels/parallel.h"
 #include "kernels/products.h"
 #include "kernels/segments.h"
+#include "kernels/sparse_inputs.h"
 
 namespace requant::cpu::REQUANT_ISA {
 namespace {
-
-// Columns of `transposed` for this many tokens: a size that the sparse kernel has.
-inline int sparse_columns(int64_t tokens) { return tokens == 1 ? 1 : tokens <= 8 ? 8 : tokens <= 16 ? 16 : 32; }
 
 // What a format adds to the codes of the steps of a block.
 struct Offsets {
@@ -59,29 +57,21 @@ class Inputs {
 
  public:
   // offsets: of a format that needs the sums, else null.
-  Inputs(const LinearArguments& arguments, const Segments& segments, const Offsets* offsets, bool with_transposed)
-      : columns(sparse_columns(arguments.tokens)),
-        arguments_(arguments),
+  Inputs(const LinearArguments& arguments, const Segments& segments, const Offsets* offsets, bool with_sparse)
+      : arguments_(arguments),
         segments_(segments),
         in_padded_(segments.in_padded()),
         in_place_(sizeof(Input) == sizeof(uint16_t) && in_padded_ == arguments.weight.in_features),
         rows_(in_place_ ? 0 : arguments.tokens * in_padded_),
         offsets_(offsets),
         sums_(offsets != nullptr ? arguments.tokens * segments.count() : 0),
-        transposed_(with_transposed ? in_padded_ * columns : 0) {}
+        sparse_(with_sparse ? arguments.tokens : 0, in_padded_) {}
 
   // Every thread of the team calls this; then they wait for each other.
   void prepare(const Team& team) {
     const auto [begin, end] = team.share(arguments_.tokens);
     for (int64_t token = begin; token < end; ++token) prepare_token(token);
-    if (transposed_.data() != nullptr) {
-      const auto [first, last] = team.share(in_padded_);
-      for (int64_t input = first; input < last; ++input) {
-        for (int64_t token = arguments_.tokens; token < columns; ++token) {
-          transposed_.data()[input * columns + token] = 0;
-        }
-      }
-    }
+    sparse_.clear_rest(team);
     team.wait_for_all();
   }
 
@@ -90,9 +80,7 @@ class Inputs {
   }
   int64_t row_stride() const { return in_padded_; }
   const InputSums* sums(int64_t token) const { return sums_.data() + token * segments_.count(); }
-  const float* transposed(int64_t input) const { return transposed_.data() + input * columns; }
-
-  const int columns;
+  const SparseInputs& sparse() const { return sparse_; }
 
  private:
   void prepare_token(int64_t token) {
@@ -108,10 +96,7 @@ class Inputs {
         sums_.data()[token * segments_.count() + index] = sums_of(x, segment.begin, length, *offsets_);
       }
       if (!in_place_) Products::arrange(x, length, rows_.data() + token * in_padded_ + segment.begin);
-      if (transposed_.data() != nullptr) {
-        float* column = transposed_.data() + segment.begin * columns + token;
-        for (int64_t i = 0; i < length; ++i) column[i * columns] = x[i];
-      }
+      if (sparse_.blocks() > 0) sparse_.store(token, segment.begin, length, x);
     }
   }
 
@@ -122,7 +107,7 @@ class Inputs {
   Buffer<Input> rows_;
   const Offsets* offsets_;
   Buffer<InputSums> sums_;
-  Buffer<float> transposed_;
+  SparseInputs sparse_;
 };
 
 }  // namespace

@@ -12,14 +12,20 @@
 namespace requant::cpu::REQUANT_ISA {
 namespace {
 
+template <class Format>
+class LutRows;  // kernels/row_lanes.h
+
 template <int kCodeBits, int kEntryBytes, class ProductsKind>
 class Lut {
   using Layout = Block<kCodeBits>;
 
  public:
   using Products = ProductsKind;
+  template <class Format>
+  using Rows = LutRows<Format>;
   static constexpr int kBits = kCodeBits;
   static constexpr bool kCentered = false;
+  static constexpr int kParts = kEntryBytes / 2;  // 16-bit halves of an entry
 
   Lut(const Weight& weight, int64_t groups, int64_t tile) : weight_(weight), first_(tile * groups * kTileRows) {
     for (float& scale : scale_) scale = 1;
@@ -42,25 +48,31 @@ class Lut {
   const float* zeros() const { return nullptr; }
   static constexpr float offset(int) { return 0; }
 
-  // use(Index<step>, Weights) for steps kFirst ..< kLast of a block, in the order 0 4 1 5 ... or 0 2 1 3 ...
-  template <int kFirst, int kLast, class Use>
-  REQUANT_INLINE void decode(const uint8_t* block, int slice, Use use) const {
+  // use(Index<step>, weights of kSlices slices) for steps kFirst ..< kLast of a block, in the order 0 4 1 5 ... or
+  // 0 2 1 3 ...
+  template <int kFirst, int kLast, int kSlices, class Use>
+  REQUANT_INLINE void decode(const uint8_t* block, int first_slice, Use use) const {
     constexpr int kDistance = Layout::kStepsPerPlane / 2;
-    const Codes<kBits> codes(block, slice);
+    Codes<kBits> codes[kSlices];
+    unroll<0, kSlices>([&](auto i) REQUANT_INLINE { codes[i.value].load(block, first_slice + i.value); });
     unroll<0, kStepsPerBlock>([&](auto step) REQUANT_INLINE {
       constexpr int kStep = step.value, kPartner = kStep + kDistance;
       if constexpr (kStep % Layout::kStepsPerPlane < kDistance) {
-        const Words index = codes.template two_steps<kStep>();
-        const TwoSteps high = look_up(index, slice, kEntryBytes - 2);
-        TwoSteps low{};
-        if constexpr (kEntryBytes == 4) low = look_up(index, slice, 0);
-        if constexpr (kFirst <= kStep && kStep < kLast) use(Index<kStep>{}, weights(high.first, low.first));
-        if constexpr (kFirst <= kPartner && kPartner < kLast) use(Index<kPartner>{}, weights(high.second, low.second));
+        typename Products::Weights first[kSlices], second[kSlices];
+        unroll<0, kSlices>([&](auto i) REQUANT_INLINE {
+          const Words index = codes[i.value].template two_steps<kStep>();
+          const TwoSteps high = look_up(index, first_slice + i.value, kEntryBytes - 2);
+          TwoSteps low{};
+          if constexpr (kEntryBytes == 4) low = look_up(index, first_slice + i.value, 0);
+          first[i.value] = weights(high.first, low.first);
+          second[i.value] = weights(high.second, low.second);
+        });
+        if constexpr (kFirst <= kStep && kStep < kLast) use(Index<kStep>{}, first);
+        if constexpr (kFirst <= kPartner && kPartner < kLast) use(Index<kPartner>{}, second);
       }
     });
   }
 
- private:
   struct TwoSteps {
     Words first, second;
   };
@@ -82,6 +94,7 @@ class Lut {
     }
   }
 
+ private:
   // Cuts the 2^bits entries of one row of the table into bytes. Unused places are never looked up.
   void split_table(int64_t table_row, int row) {
     constexpr int kEntries = 1 << kBits;

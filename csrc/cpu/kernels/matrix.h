@@ -1,9 +1,13 @@
-// The batch kernel on matrix tiles: like Linear's batch, for two tiles of rows at a time. The panel is reordered for
-// the matrix unit, and the sums are [token][row].
+// The batch kernel on matrix tiles, for two tiles of rows at a time: the weights of a stretch are decoded into a panel
+// that stays in the first-level cache, in the order of the matrix unit; the sums are [token][row].
 #pragma once
 
-#include "kernels/linear.h"
+#include "kernels/inputs.h"
 #include "kernels/matrix_panel.h"
+#include "kernels/outputs.h"
+#include "kernels/parallel.h"
+#include "kernels/segments.h"
+#include "kernels/sparse.h"
 
 namespace requant::cpu::REQUANT_ISA {
 namespace {
@@ -23,7 +27,7 @@ class MatrixLinear {
         inputs_(arguments, segments_.in_padded()),
         columns_(static_cast<int>(inputs_.token_tiles()) * MatrixTiles::kTokens),
         tiles_((weight_.out_features + kTileRows - 1) / kTileRows),
-        transposed_(weight_.sparse.words != nullptr ? segments_.in_padded() * columns_ : 0),
+        sparse_(weight_.sparse.words != nullptr ? arguments.tokens : 0, segments_.in_padded()),
         x_sums_(Format::kCentered ? segments_.count() * columns_ : 0) {}
 
   void run() {
@@ -32,6 +36,7 @@ class MatrixLinear {
       for (int64_t token_tile = first; token_tile < last; ++token_tile) inputs_.prepare(token_tile);
       const auto [first_segment, last_segment] = team.share(segments_.count());
       for (int64_t index = first_segment; index < last_segment; ++index) prepare_segment(index);
+      sparse_.clear_rest(team);
       team.wait_for_all();
       MatrixTiles::configure();
       const auto [begin, end] = team.share((tiles_ + kRowTiles - 1) / kRowTiles);
@@ -45,7 +50,7 @@ class MatrixLinear {
     const Segment& segment = segments_[index];
     const int64_t in_features = weight_.in_features, length = segment.end - segment.begin;
     const int64_t inside = smaller(length, in_features - segment.begin);
-    if (x_sums_.data() == nullptr && transposed_.data() == nullptr) return;
+    if (x_sums_.data() == nullptr && sparse_.blocks() == 0) return;
     for (int64_t token = 0; token < columns_; ++token) {
       alignas(64) float x[kStretchInputs] = {};
       if (token < arguments_.tokens) {
@@ -54,8 +59,7 @@ class MatrixLinear {
       if (Format::kCentered) {
         x_sums_.data()[index * columns_ + token] = sums_of(x, segment.begin, length, Offsets::of<Format>());
       }
-      if (transposed_.data() == nullptr) continue;
-      for (int64_t i = 0; i < length; ++i) transposed_.data()[(segment.begin + i) * columns_ + token] = x[i];
+      if (token < arguments_.tokens && sparse_.blocks() > 0) sparse_.store(token, segment.begin, length, x);
     }
   }
 
@@ -110,17 +114,10 @@ class MatrixLinear {
   }
 
   void write_tile(int64_t tile, float* sums) const {
-    alignas(64) float sparse_sums[kTileRows * kMaxTokens];  // [row][columns_]
-    if (weight_.sparse.words != nullptr) {
-      for (int i = 0; i < kTileRows * columns_; ++i) sparse_sums[i] = 0;
-      if (columns_ == 16) add_sparse<16>(weight_, tile, transposed_.data(), sparse_sums);
-      if (columns_ == 32) add_sparse<32>(weight_, tile, transposed_.data(), sparse_sums);
-    }
+    const TileSparseSums sparse(weight_, tile, sparse_);
     for (int64_t token = 0; token < arguments_.tokens; ++token) {
       float* y = sums + token * kRows;
-      if (weight_.sparse.words != nullptr) {
-        for (int row = 0; row < kTileRows; ++row) y[row] += sparse_sums[row * columns_ + token];
-      }
+      sparse.add_to(token, y);
       write_outputs(arguments_, tile, token, y);
     }
   }
@@ -131,7 +128,7 @@ class MatrixLinear {
   MatrixInputs inputs_;
   int columns_;  // tokens, up to a multiple of the tile's
   int64_t tiles_;
-  Buffer<float> transposed_;  // [in_padded][columns_], for the sparse part
+  SparseInputs sparse_;
   Buffer<InputSums> x_sums_;  // [segment][columns_]
 };
 

@@ -33,9 +33,9 @@ struct Panel {
   template <int kFirst, int kLast, class Format>
   REQUANT_INLINE static void decode(const Format& format, const uint8_t* codes, Element* panel) {
     for (int slice = 0; slice < Isa::kSlices; ++slice) {
-      format.template decode<kFirst, kLast>(codes, slice, [&](auto step, auto weights) REQUANT_INLINE {
+      format.template decode<kFirst, kLast, 1>(codes, slice, [&](auto step, const auto& weights) REQUANT_INLINE {
         unroll<0, Products::kRegisters>([&](auto part) REQUANT_INLINE {
-          Products::store(weights.parts[part.value],
+          Products::store(weights[0].parts[part.value],
                           panel + step.value * kStep + (part.value * Isa::kSlices + slice) * kRegister);
         });
       });
@@ -47,8 +47,8 @@ struct Panel {
   REQUANT_INLINE static void decode_scaled(const Format& format, const uint8_t* codes, Element* panel) {
     for (int slice = 0; slice < Isa::kSlices; ++slice) {
       const Scaled<Format> scaled(format, slice);
-      format.template decode<kFirst, kLast>(codes, slice, [&](auto step, Fp32Products::Weights weights) REQUANT_INLINE {
-        const Floats even = scaled(weights.parts[0]), odd = scaled(weights.parts[1]);
+      format.template decode<kFirst, kLast, 1>(codes, slice, [&](auto step, const auto& weights) REQUANT_INLINE {
+        const Floats even = scaled(weights[0].parts[0]), odd = scaled(weights[0].parts[1]);
         Element* place = panel + step.value * kStep + slice * kRegister;
         if constexpr (Products::kRegisters == 1) {
           Products::store(Isa::round_to_bf16(even, odd), place);
@@ -69,28 +69,18 @@ struct Panel {
   }
 };
 
-// One segment: the sum over it of one token and slice is scale * (sum of decoded * x - zero * sum of x - sum of offset
-// * x).
+// A panel, and the inputs that it meets.
 template <class Products>
-struct PanelSegment {
+struct PanelProduct {
   const typename Products::Input* panel;
   int64_t registers;
   const typename Products::Input* x;  // [token][stride]
   int64_t stride;
-  const float* scales;      // [row]
-  const float* zeros;       // [row], or null: there is nothing to take off
-  const InputSums* x_sums;  // [token][sum_stride]
-  int64_t sum_stride;
 };
 
-// zero * sum of x + sum of offset * x, negative. A row has four sums in its register; each takes off a quarter.
-REQUANT_INLINE inline Floats correction(const float* zeros, const InputSums& sums) {
-  return Isa::multiply_add(Isa::splat_rows(zeros), Isa::splat(-0.25f * sums.x), Isa::splat(-0.25f * sums.offset_x));
-}
-
-// Adds the segment to sums [token][slice].
+// Adds the products to sums [token][slice].
 template <class Products, int kTokens>
-void multiply_panel_tokens(const PanelSegment<Products>& segment, Floats* sums) {
+void multiply_panel_tokens(const PanelProduct<Products>& product, Floats* sums) {
   constexpr int kTogether = Isa::kBatchSlices;
   constexpr int kRegister = Products::kRegisterInputs * Isa::kRows;
   for (int slice = 0; slice < Isa::kSlices; slice += kTogether) {
@@ -98,23 +88,20 @@ void multiply_panel_tokens(const PanelSegment<Products>& segment, Floats* sums) 
 #pragma GCC unroll 8
     for (int token = 0; token < kTokens; ++token) {
 #pragma GCC unroll 8
-      for (int i = 0; i < kTogether; ++i) {
-        sum[token][i] = segment.zeros == nullptr ? Isa::splat(0.0f)
-                                                 : correction(segment.zeros + (slice + i) * Isa::kRows,
-                                                              segment.x_sums[token * segment.sum_stride]);
-      }
+      for (int i = 0; i < kTogether; ++i) sum[token][i] = sums[token * Isa::kSlices + slice + i];
     }
-    const auto* weights = segment.panel + slice * kRegister;
-    const auto* x = segment.x;
-    for (int64_t k = 0; k < segment.registers; ++k) {
+    const auto* weights = product.panel + slice * kRegister;
+    const auto* x = product.x;
+    for (int64_t k = 0; k < product.registers; ++k) {
       typename Products::Register together[kTogether];
 #pragma GCC unroll 8
       for (int i = 0; i < kTogether; ++i) together[i] = Products::load(weights + i * kRegister);
 #pragma GCC unroll 8
       for (int token = 0; token < kTokens; ++token) {
+        const auto inputs = Products::repeat(x + token * product.stride);
 #pragma GCC unroll 8
         for (int i = 0; i < kTogether; ++i) {
-          sum[token][i] = Products::multiply_add(together[i], x + token * segment.stride, sum[token][i]);
+          sum[token][i] = Products::multiply_add(together[i], inputs, sum[token][i]);
         }
       }
       weights += Isa::kSlices * kRegister;
@@ -123,19 +110,16 @@ void multiply_panel_tokens(const PanelSegment<Products>& segment, Floats* sums) 
 #pragma GCC unroll 8
     for (int token = 0; token < kTokens; ++token) {
 #pragma GCC unroll 8
-      for (int i = 0; i < kTogether; ++i) {
-        Floats& total = sums[token * Isa::kSlices + slice + i];
-        total = Isa::multiply_add(sum[token][i], Isa::splat_rows(segment.scales + (slice + i) * Isa::kRows), total);
-      }
+      for (int i = 0; i < kTogether; ++i) sums[token * Isa::kSlices + slice + i] = sum[token][i];
     }
   }
 }
 
 // The same for 1 <= tokens <= kBatchTokens.
 template <class Products>
-void multiply_panel(const PanelSegment<Products>& segment, int tokens, Floats* sums) {
+void multiply_panel(const PanelProduct<Products>& product, int tokens, Floats* sums) {
   unroll<1, Isa::kBatchTokens + 1>([&](auto count) {
-    if (count.value == tokens) multiply_panel_tokens<Products, count.value>(segment, sums);
+    if (count.value == tokens) multiply_panel_tokens<Products, count.value>(product, sums);
   });
 }
 

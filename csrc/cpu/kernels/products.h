@@ -21,6 +21,7 @@ using Floats = Isa::Floats;
 
 struct Fp32Products {
   using Input = float;
+  static constexpr int kPassTokens = 8;  // of the batch kernel: sums that fit the register file
   using Register = Floats;
   static constexpr int kRegisters = 2;
   static constexpr int kRegisterInputs = kStepInputs / kRegisters;
@@ -45,8 +46,10 @@ struct Fp32Products {
     return {{Isa::even_floats(high, low), Isa::odd_floats(high, low)}};
   }
 
-  REQUANT_INLINE static Floats multiply_add(Register weights, const float* inputs, Floats sum) {
-    return Isa::multiply_add(weights, Isa::repeat(inputs), sum);
+  // The same inputs for every row.
+  REQUANT_INLINE static Register repeat(const float* inputs) { return Isa::repeat(inputs); }
+  REQUANT_INLINE static Floats multiply_add(Register weights, Register inputs, Floats sum) {
+    return Isa::multiply_add(weights, inputs, sum);
   }
   // Puts `count` inputs, a multiple of eight, in order.
   static void arrange(const float* inputs, int64_t count, float* arranged) {
@@ -57,6 +60,11 @@ struct Fp32Products {
   // Where input i of a step is put.
   static int64_t place_in_step(int64_t i) { return i / 2 + i % 2 * kRegisterInputs; }
 
+  // With one row per lane, a step is kRegisters registers for each pair of inputs; each meets one of these.
+  using PairInput = float;
+  static PairInput pair_input(const float* inputs) { return *inputs; }
+  REQUANT_INLINE static Register splat(const PairInput* input) { return Isa::splat(*input); }
+
   REQUANT_INLINE static void store(Register weights, float* panel) { Isa::store(panel, weights); }
   REQUANT_INLINE static Register load(const float* panel) { return Isa::load(panel); }
 };
@@ -64,6 +72,7 @@ struct Fp32Products {
 #ifdef __AVX512BF16__
 struct Bf16Products {
   using Input = uint16_t;
+  static constexpr int kPassTokens = 16;
   using Register = Words;
   static constexpr int kRegisters = 1;
   static constexpr int kRegisterInputs = kStepInputs;
@@ -91,7 +100,8 @@ struct Bf16Products {
   }
   REQUANT_INLINE static Weights from_bf16(Words high) { return {{high}}; }
 
-  REQUANT_INLINE static Floats multiply_add(Register weights, const uint16_t* inputs, Floats sum) {
+  REQUANT_INLINE static Register repeat(const uint16_t* inputs) { return Isa::repeat(inputs); }
+  REQUANT_INLINE static Floats multiply_add(Register weights, Register inputs, Floats sum) {
     return Isa::multiply_add_bf16(weights, inputs, sum);
   }
   // The inputs are bf16 values: their upper halves are all of them.
@@ -104,6 +114,14 @@ struct Bf16Products {
   }
 
   static int64_t place_in_step(int64_t i) { return i; }
+
+  using PairInput = uint32_t;  // two neighbouring inputs
+  static PairInput pair_input(const float* inputs) {
+    uint32_t bits[2];
+    std::memcpy(bits, inputs, sizeof bits);
+    return bits[0] >> 16 | (bits[1] & 0xffff0000);
+  }
+  REQUANT_INLINE static Register splat(const PairInput* input) { return _mm512_set1_epi32(static_cast<int>(*input)); }
 
   REQUANT_INLINE static void store(Register weights, uint16_t* panel) { _mm512_storeu_si512(panel, weights); }
   REQUANT_INLINE static Register load(const uint16_t* panel) {

@@ -1,7 +1,8 @@
 // Chooses between the kernels for one format.
 #pragma once
 
-#include "kernels/linear.h"
+#include "kernels/batch.h"
+#include "kernels/decode.h"
 #ifdef __AMX_BF16__
 #include "kernels/matrix.h"
 #endif
@@ -16,7 +17,8 @@ void run_linear(const LinearArguments& arguments) {
     if (arguments.use_matrix_tiles && arguments.tokens > 1) return MatrixLinear<Format>(arguments).run();
   }
 #endif
-  Linear<Format>(arguments).run();
+  if (arguments.tokens > 1) return BatchLinear<Format>(arguments).run();
+  DecodeLinear<Format>(arguments).run();
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include "arguments.h"
 #include "kernels/conversion.h"
+#include "kernels/sparse_inputs.h"
 #include "kernels/unroll.h"
 
 namespace requant::cpu::REQUANT_ISA {
@@ -59,11 +60,22 @@ REQUANT_INLINE inline void for_each_entry(const Weight& weight, int64_t tile, Us
   }
 }
 
-// The sparse sums of a tile for one token, a few layers at a time, so that the dense loop can have them done while it
-// waits for memory.
+// Up to 16 entries, taken apart: lanes from the end on have the value 0 at input -1.
+struct UnpackedEntries {
+  alignas(64) float values[kTileRows];
+  alignas(64) int32_t inputs[kTileRows];
+};
+
+// The sparse sums of a tile for kColumns tokens, a few layers at a time, so that the dense loop can have them done
+// while it waits for memory. One token gathers the x of all lanes; of more tokens, an entry is one load of all tokens'
+// x and one multiply-add, and every lane has a register of sums.
+template <int kColumns>
 class SparseSums {
+  using Sums [[gnu::vector_size(kColumns * sizeof(float))]] = float;
+  static_assert(sizeof(Sums) == kColumns * sizeof(float));  // GCC ignores the attribute in other places
+
  public:
-  // x: fp32 inputs in order.
+  // x: a block of SparseInputs.
   SparseSums(const Weight& weight, int64_t tile, const float* x) : weight_(weight), tile_(tile), x_(x) {
     if (weight.sparse.words != nullptr) open(0);
   }
@@ -73,12 +85,17 @@ class SparseSums {
   void add_layers(int64_t count) {
     const int64_t end = smaller(layer_ + count, layers_);
     if (layer_ == end) return;
-    Isa::prefetch(next_ + kPrefetchEntries);
-    next_ = Isa::add_layers(lanes_, layer_, end, next_, value_dtype_is_bf16(), x_span_, sums_);
-    layer_ = end;
+    int lanes = kTileRows;
+    Sums sums[kTileRows];
+    std::memcpy(sums, sums_, sizeof sums);
+    for (; layer_ < end; ++layer_) {
+      while (lanes_[lanes - 1] >> kLaneRowBits <= layer_) --lanes;
+      add_entries(lanes, sums);
+    }
+    std::memcpy(sums_, sums, sizeof sums);
   }
 
-  // Adds all sums to y [row].
+  // Adds all sums to y [row][kColumns].
   void finish(float* y) {
     if (weight_.sparse.words == nullptr) return;
     for (int64_t span = 0;;) {
@@ -90,25 +107,53 @@ class SparseSums {
   }
 
  private:
-  bool value_dtype_is_bf16() const { return weight_.sparse_value_dtype == Dtype::kBFloat16; }
-
   void open(int64_t span) {
     const SparseSpan entries(weight_, tile_, span);
     layer_ = 0;
     layers_ = entries.layers();
     lanes_ = entries.empty() ? nullptr : entries.lanes();
     next_ = entries.entries();
-    x_span_ = x_ + span * kSpanInputs;
-    for (float& sum : sums_) sum = 0;
+    x_span_ = x_ + span * kSpanInputs * kColumns;
+    for (Sums& sum : sums_) sum = Sums{};
   }
 
   void close(float* y) {
     for (int lane = 0; lane < kFullLanes - 1; ++lane) {
-      const int64_t tail = (lanes_[lane] >> kLaneRowBits) - layers_;
-      if (tail > 0) sums_[lane] += Isa::dot_entries(next_, tail, value_dtype_is_bf16(), x_span_);
-      next_ += tail;
+      int64_t tail = (lanes_[lane] >> kLaneRowBits) - layers_;
+      if (tail <= 0) continue;
+      Sums sums[kTileRows] = {};
+      for (; tail > 0; tail -= kTileRows) add_entries(static_cast<int>(smaller<int64_t>(tail, kTileRows)), sums);
+      for (const Sums& sum : sums) sums_[lane] += sum;
     }
-    for (int lane = 0; lane < kTileRows; ++lane) y[lanes_[lane] & kLaneRowMask] += sums_[lane];
+    for (int lane = 0; lane < kTileRows; ++lane) {
+      float* row = y + (lanes_[lane] & kLaneRowMask) * kColumns;
+      Sums total;
+      std::memcpy(&total, row, sizeof total);
+      total += sums_[lane];
+      std::memcpy(row, &total, sizeof total);
+    }
+  }
+
+  // The next `count` entries, one for each lane. The zero of the other lanes meets the row of zeros, so that no
+  // infinite x becomes a NaN where no weight is.
+  REQUANT_INLINE void add_entries(int count, Sums (&sums)[kTileRows]) {
+    Isa::prefetch(next_ + kPrefetchEntries);
+    const bool bf16 = weight_.sparse_value_dtype == Dtype::kBFloat16;
+    if constexpr (kColumns == 1) {
+      Isa::add_products(next_, count, bf16, x_span_, reinterpret_cast<float*>(sums));
+      next_ += count;
+      return;
+    }
+    UnpackedEntries entries;
+    Isa::unpack_entries(next_, count, bf16, entries.values, entries.inputs);
+    next_ += count;
+    // Lanes are loaded one by one: to take them out of the registers just stored would cost three times as much.
+    asm("" : "+m"(entries));
+    unroll<0, kTileRows>([&](auto lane) REQUANT_INLINE {
+      Sums x;
+      std::memcpy(&x, x_span_ + static_cast<int64_t>(entries.inputs[lane.value]) * kColumns, sizeof x);
+      sums[lane.value] += entries.values[lane.value] * x;
+    });
   }
 
   const Weight& weight_;
@@ -119,28 +164,41 @@ class SparseSums {
   const uint32_t* next_ = nullptr;
   int64_t layer_ = 0;
   int64_t layers_ = 0;
-  alignas(64) float sums_[kTileRows];
+  Sums sums_[kTileRows];
 };
 
-// sums[row][token] += value * x[input][token] for every entry of a tile. Tokens come in columns of a multiple of eight.
-template <int kTokens>
-void add_sparse(const Weight& weight, int64_t tile, const float* x, float* sums) {
-  constexpr int kFloats = sizeof(Isa::Floats) / sizeof(float);
-  constexpr int kStep = kTokens % kFloats == 0 ? kFloats : 1;
-  for_each_entry(weight, tile, [&](int64_t input, int row, float value) REQUANT_INLINE {
-    const float* inputs = x + input * kTokens;
-    float* sum = sums + row * kTokens;
-    if constexpr (kStep == kFloats) {
-      const Isa::Floats values = Isa::splat(value);
-#pragma GCC unroll 8
-      for (int token = 0; token < kTokens; token += kFloats) {
-        Isa::store(sum + token, Isa::multiply_add(values, Isa::load(inputs + token), Isa::load(sum + token)));
+// All sparse sums of one tile, for up to kMaxTokens tokens.
+class TileSparseSums {
+ public:
+  TileSparseSums(const Weight& weight, int64_t tile, const SparseInputs& inputs)
+      : columns_(inputs.columns()), empty_(inputs.blocks() == 0) {
+    for (int64_t block = 0; block < inputs.blocks(); ++block) {
+      float* sums = sums_ + block * columns_ * kTileRows;
+      std::memset(sums, 0, kTileRows * columns_ * sizeof(float));
+      const float* x = inputs.block(block);
+      if (columns_ == 1) SparseSums<1>(weight, tile, x).finish(sums);
+      if (columns_ == 4) SparseSums<4>(weight, tile, x).finish(sums);
+      if constexpr (kMostColumns >= 8) {
+        if (columns_ == 8) SparseSums<8>(weight, tile, x).finish(sums);
       }
-    } else {
-      for (int token = 0; token < kTokens; ++token) sum[token] += value * inputs[token];
+      if constexpr (kMostColumns >= 16) {
+        if (columns_ == 16) SparseSums<16>(weight, tile, x).finish(sums);
+      }
     }
-  });
-}
+  }
+
+  // Adds those of one token to y [row].
+  void add_to(int64_t token, float* y) const {
+    if (empty_) return;
+    const float* sums = sums_ + token / columns_ * columns_ * kTileRows + token % columns_;
+    for (int row = 0; row < kTileRows; ++row) y[row] += sums[row * columns_];
+  }
+
+ private:
+  int columns_;
+  bool empty_;
+  alignas(64) float sums_[kMaxTokens * kTileRows];  // [block][row][column]
+};
 
 }  // namespace
 }  // namespace requant::cpu::REQUANT_ISA

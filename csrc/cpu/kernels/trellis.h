@@ -133,10 +133,10 @@ void load_row_factors(const Weight& weight, int64_t row_tile, float* factors) {
   for (int row = 0; row < kTrellisTile; ++row) factors[row] /= Code::kUnit;
 }
 
-// sums[row] = the rows of S x of one tile.
+// sums[row] = the rows of S x of one tile; x follows a zero.
 inline void sum_sparse(const Weight& weight, int64_t tile, const float* x, float* sums) {
   for (int row = 0; row < kTrellisTile; ++row) sums[row] = 0;
-  SparseSums(weight, tile, x).finish(sums);
+  SparseSums<1>(weight, tile, x).finish(sums);
 }
 
 template <class Code, int kBits>
@@ -152,7 +152,7 @@ class TrellisLinear {
         sparse_(weight_.sparse.words != nullptr),
         rotation_(weight_),
         product_(weight_),
-        x_(sparse_ ? arguments.tokens * weight_.in_features : 0),
+        sparse_inputs_(sparse_ ? arguments.tokens : 0, weight_.in_features),
         rotated_(arguments.tokens * in_padded_),
         z_(arguments.tokens * out_padded_),
         sparse_sums_(sparse_ ? arguments.tokens * out_padded_ : 0) {}
@@ -164,11 +164,10 @@ class TrellisLinear {
       for (int64_t token = first_token; token < last_token; ++token) {
         float* x = rotated_.data() + token * in_padded_;
         load_floats(arguments_.x, arguments_.x_dtype, token * weight_.in_features, weight_.in_features, x);
-        if (sparse_) {
-          std::memcpy(x_.data() + token * weight_.in_features, x, weight_.in_features * sizeof(float));
-        }
+        if (sparse_) sparse_inputs_.store(token, 0, weight_.in_features, x);
         rotation_.rotate(x, scratch.data());
       }
+      sparse_inputs_.clear_rest(team);
       team.wait_for_all();
       const auto [first_tile, last_tile] = team.share(out_padded_ / kTrellisTile);
       for (int64_t tile = first_tile; tile < last_tile; ++tile) multiply(tile);
@@ -192,9 +191,12 @@ class TrellisLinear {
         for (int row = 0; row < kTrellisTile; ++row) z[row] = sums[token * kTrellisTile + row] * factors[row];
       }
     }
-    for (int64_t token = 0; token < arguments_.tokens && sparse_; ++token) {
-      sum_sparse(weight_, tile, x_.data() + token * weight_.in_features,
-                 sparse_sums_.data() + token * out_padded_ + tile * kTrellisTile);
+    if (!sparse_) return;
+    const TileSparseSums sparse(weight_, tile, sparse_inputs_);
+    for (int64_t token = 0; token < arguments_.tokens; ++token) {
+      float* sums_of_token = sparse_sums_.data() + token * out_padded_ + tile * kTrellisTile;
+      for (int row = 0; row < kTrellisTile; ++row) sums_of_token[row] = 0;
+      sparse.add_to(token, sums_of_token);
     }
   }
 
@@ -204,7 +206,8 @@ class TrellisLinear {
   bool sparse_;
   Rotation rotation_;
   Product product_;
-  Buffer<float> x_, rotated_, z_, sparse_sums_;
+  SparseInputs sparse_inputs_;
+  Buffer<float> rotated_, z_, sparse_sums_;
 };
 
 // w[row_end - row_begin, in_padded] = rows of diag(scale) C: W in its rotated basis, without S.
@@ -251,13 +254,14 @@ inline void finish_outputs(const LinearArguments& arguments, float* z) {
   const int64_t out_padded = pad_to_tile(weight.out_features);
   const bool sparse = weight.sparse.words != nullptr;
   parallel(arguments.threads, [&](const Team& team) {
-    const Buffer<float> scratch(out_padded), x(sparse ? weight.in_features : 0), sums(sparse ? out_padded : 0);
+    const Buffer<float> scratch(out_padded), x(sparse ? 1 + weight.in_features : 0), sums(sparse ? out_padded : 0);
     const auto [begin, end] = team.share(arguments.tokens);
     for (int64_t token = begin; token < end; ++token) {
       if (sparse) {
-        load_floats(arguments.x, arguments.x_dtype, token * weight.in_features, weight.in_features, x.data());
+        x.data()[0] = 0;
+        load_floats(arguments.x, arguments.x_dtype, token * weight.in_features, weight.in_features, x.data() + 1);
         for (int64_t tile = 0; tile < out_padded / kTrellisTile; ++tile) {
-          sum_sparse(weight, tile, x.data(), sums.data() + tile * kTrellisTile);
+          sum_sparse(weight, tile, x.data() + 1, sums.data() + tile * kTrellisTile);
         }
       }
       rotation.finish(z + token * out_padded, scratch.data(), sparse ? sums.data() : nullptr, arguments, token);

@@ -14,10 +14,15 @@
 namespace requant::cpu::REQUANT_ISA {
 namespace {
 
+template <class Format>
+class UniformRows;  // kernels/row_lanes.h
+
 template <int kCodeBits, class ProductsKind>
 class Uniform {
  public:
   using Products = ProductsKind;
+  template <class Format>
+  using Rows = UniformRows<Format>;
   static constexpr int kBits = kCodeBits;
   static constexpr bool kCentered = true;  // sums of x are needed
 
@@ -39,13 +44,20 @@ class Uniform {
     return Products::template offset<kBits>(Codes<kBits>::position(step, Products::kUsableBits));
   }
 
-  // use(Index<step>, Weights) for steps kFirst ..< kLast of a block.
-  template <int kFirst, int kLast, class Use>
-  REQUANT_INLINE void decode(const uint8_t* block, int slice, Use use) const {
-    const Codes<kBits> codes(block, slice);
+  // use(Index<step>, weights of kSlices slices) for steps kFirst ..< kLast of a block.
+  template <int kFirst, int kLast, int kSlices, class Use>
+  REQUANT_INLINE void decode(const uint8_t* block, int first_slice, Use use) const {
+    using Weights = typename Products::Weights;
+    Codes<kBits> codes[kSlices];
+    unroll<0, kSlices>([&](auto i) REQUANT_INLINE { codes[i.value].load(block, first_slice + i.value); });
     unroll<kFirst, kLast>([&](auto step) REQUANT_INLINE {
       constexpr int kPosition = Codes<kBits>::position(step.value, Products::kUsableBits);
-      use(step, Products::template from_codes<kBits, kPosition>(codes.template step<step.value, kPosition>()));
+      Weights weights[kSlices];
+      unroll<0, kSlices>([&](auto i) REQUANT_INLINE {
+        weights[i.value] =
+            Products::template from_codes<kBits, kPosition>(codes[i.value].template step<step.value, kPosition>());
+      });
+      use(step, weights);
     });
   }
 

@@ -1,0 +1,214 @@
+// y = x @ (D + S).T + bias for a batch of tokens, for any format: weights are decoded in registers, one row per lane,
+// and used at once for all tokens, each of which has one register of sums. More tokens than there are registers come in
+// several passes of about the same size. There is a kernel for every number of columns: of tokens, or one more, that is
+// zero, where compiling kernels for odd numbers as well would take more time than they save.
+#pragma once
+
+#include "arguments.h"
+#include "kernels/inputs.h"
+#include "kernels/outputs.h"
+#include "kernels/panel.h"
+#include "kernels/parallel.h"
+#include "kernels/row_lanes.h"
+#include "kernels/segments.h"
+#include "kernels/sparse.h"
+
+namespace requant::cpu::REQUANT_ISA {
+namespace {
+
+// The columns of a pass of so many tokens.
+constexpr int pass_columns(int64_t tokens) { return static_cast<int>(tokens <= 6 ? tokens : (tokens + 1) / 2 * 2); }
+
+// x of one pass, the tokens side by side, [input][columns] (fp32) or [pair of inputs][columns] (bf16), and its sums
+// over the segments, [segment][columns].
+template <class Products>
+class BatchInputs {
+ public:
+  using Input = typename Products::PairInput;
+
+  BatchInputs(const LinearArguments& arguments, const Segments& segments, bool with_sums)
+      : arguments_(arguments),
+        segments_(segments),
+        passes_((arguments.tokens + Products::kPassTokens - 1) / Products::kPassTokens),
+        most_columns_(pass_columns((arguments.tokens + passes_ - 1) / passes_)),
+        length_(segments.in_padded() * Products::kRegisters / 2),
+        x_(passes_ * most_columns_ * length_),
+        sums_(with_sums ? passes_ * most_columns_ * segments.count() : 0),
+        sparse_(arguments.weight.sparse.words != nullptr ? arguments.tokens : 0, segments.in_padded()) {}
+
+  // Every thread of the team calls this; then they wait for each other.
+  void prepare(const Team& team) {
+    const auto [begin, end] = team.share(segments_.count());
+    for (int64_t pass = 0; pass < passes_; ++pass) {
+      for (int64_t index = begin; index < end; ++index) {
+        for (int column = 0; column < pass_columns(tokens(pass)); ++column) prepare_segment(pass, column, index);
+      }
+    }
+    sparse_.clear_rest(team);
+    team.wait_for_all();
+  }
+
+  int64_t passes() const { return passes_; }
+  int64_t first_token(int64_t pass) const { return arguments_.tokens * pass / passes_; }
+  int64_t tokens(int64_t pass) const { return first_token(pass + 1) - first_token(pass); }
+  const Input* x(int64_t pass) const { return x_.data() + pass * most_columns_ * length_; }
+  const float* sums(int64_t pass) const { return sums_.data() + pass * most_columns_ * segments_.count(); }
+  const SparseInputs& sparse() const { return sparse_; }
+
+ private:
+  void prepare_segment(int64_t pass, int column, int64_t index) {
+    const Segment& segment = segments_[index];
+    const int64_t in_features = arguments_.weight.in_features, length = segment.end - segment.begin;
+    const int64_t inside = smaller(length, in_features - segment.begin), token = first_token(pass) + column;
+    const int columns = pass_columns(tokens(pass));
+    alignas(64) float x[kStretchInputs] = {};
+    if (column < tokens(pass)) {
+      load_floats(arguments_.x, arguments_.x_dtype, token * in_features + segment.begin, inside, x);
+      if (sparse_.blocks() > 0) sparse_.store(token, segment.begin, length, x);
+    }
+    constexpr int64_t kInputs = 2 / Products::kRegisters;  // of an element
+    Input* place = x_.data() + pass * most_columns_ * length_ + segment.begin / kInputs * columns + column;
+    for (int64_t i = 0; i < length; i += kInputs) place[i / kInputs * columns] = Products::pair_input(x + i);
+    if (sums_.data() != nullptr) {
+      sums_.data()[pass * most_columns_ * segments_.count() + index * columns + column] = sum_of(x, length);
+    }
+  }
+
+  // `count` is a multiple of eight.
+  static float sum_of(const float* x, int64_t count) {
+    float sums[kStepInputs] = {};
+    for (int64_t i = 0; i < count; i += kStepInputs) {
+      for (int k = 0; k < kStepInputs; ++k) sums[k] += x[i + k];
+    }
+    return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+  }
+
+  const LinearArguments& arguments_;
+  const Segments& segments_;
+  int64_t passes_;
+  int64_t most_columns_;
+  int64_t length_;  // elements of one column
+  Buffer<Input> x_;
+  Buffer<float> sums_;
+  SparseInputs sparse_;
+};
+
+template <class Format>
+class BatchLinear {
+  using Products = typename Format::Products;
+  using Rows = typename Format::template Rows<Format>;
+  using Layout = Block<Format::kBits>;
+
+ public:
+  explicit BatchLinear(const LinearArguments& arguments)
+      : arguments_(arguments),
+        weight_(arguments.weight),
+        segments_(weight_),
+        inputs_(arguments, segments_, Format::kCentered),
+        tiles_((weight_.out_features + kTileRows - 1) / kTileRows),
+        tile_bytes_((weight_.in_features + kBlockInputs - 1) / kBlockInputs * Layout::kBytes) {}
+
+  void run() {
+    parallel(arguments_.threads, [this](const Team& team) {
+      inputs_.prepare(team);
+      const auto [begin, end] = team.share(tiles_);
+      for (int64_t tile = begin; tile < end; ++tile) run_tile(tile);
+    });
+  }
+
+ private:
+  void run_tile(int64_t tile) const {
+    Format format(weight_, segments_.groups(), tile);
+    alignas(64) float y[Products::kPassTokens * kTileRows];  // [column][row]
+    const TileSparseSums sparse(weight_, tile, inputs_.sparse());
+    for (int64_t pass = 0; pass < inputs_.passes(); ++pass) {
+      const int64_t first = inputs_.first_token(pass);
+      unroll<1, Products::kPassTokens + 1>([&](auto columns) {
+        if constexpr (pass_columns(columns.value) == columns.value) {
+          if (columns.value != pass_columns(inputs_.tokens(pass))) return;
+          for (int row = 0; row < kTileRows; row += kLaneRows) multiply<columns.value>(format, tile, pass, row, y);
+        }
+      });
+      for (int64_t token = 0; token < inputs_.tokens(pass); ++token) {
+        sparse.add_to(first + token, y + token * kTileRows);
+        write_outputs(arguments_, tile, first + token, y + token * kTileRows);
+      }
+    }
+  }
+
+  // y[column][first_row ..< first_row + kLaneRows] = the dense sums.
+  template <int kColumns>
+  void multiply(Format& format, int64_t tile, int64_t pass, int first_row, float* y) const {
+    // Chains of additions that do not wait for each other.
+    constexpr int kChains = kColumns <= 2 ? 4 : kColumns <= 5 ? 2 : 1;
+    const uint8_t* codes = weight_.codes + tile * tile_bytes_;
+    const auto* x = inputs_.x(pass);
+    Rows rows(format, first_row);
+    Floats totals[kColumns];
+    for (Floats& total : totals) total = Isa::splat(0.0f);
+    for (int64_t index = 0; index < segments_.count(); ++index) {
+      const Segment& segment = segments_[index];
+      format.select_group(segment.group);
+      Floats sums[kColumns][kChains];
+      unroll<0, kColumns>([&](auto column) REQUANT_INLINE {
+        for (Floats& sum : sums[column.value]) sum = Isa::splat(0.0f);
+        if constexpr (Format::kCentered) {
+          const Floats zero = Isa::add(Isa::load_lanes(format.zeros() + first_row), Isa::splat(Rows::offset()));
+          sums[column.value][0] = Isa::multiply(zero, Isa::splat(-inputs_.sums(pass)[index * kColumns + column.value]));
+        }
+      });
+      for (int64_t step = segment.begin / kStepInputs; step < segment.end / kStepInputs;) {
+        const int64_t block = step / kStepsPerBlock;
+        const int plane = static_cast<int>(step % kStepsPerBlock / Layout::kStepsPerPlane);
+        const int64_t first_step = block * kStepsPerBlock + plane * Layout::kStepsPerPlane;
+        const int64_t end_step = smaller(segment.end / kStepInputs, first_step + Layout::kStepsPerPlane);
+        prefetch_plane(codes + block * Layout::kBytes, plane, first_row);
+        rows.load(codes + block * Layout::kBytes, plane, first_row);
+        for (int turn = 0; turn < Rows::kTurns; ++turn) {
+          typename Rows::Weights weights[Rows::kSteps][kPairs];
+          rows.next(weights);
+          unroll<0, Rows::kSteps>([&](auto i) REQUANT_INLINE {
+            const int64_t this_step = first_step + turn + i.value * Rows::kDistance;
+            if (this_step < step || this_step >= end_step) return;
+            const auto* inputs = x + this_step * kPairs * Products::kRegisters * kColumns;
+            unroll<0, kPairs * Products::kRegisters>([&](auto k) REQUANT_INLINE {
+              constexpr int kPair = k.value / Products::kRegisters, kPart = k.value % Products::kRegisters;
+              unroll<0, kColumns>([&](auto column) REQUANT_INLINE {
+                Floats& sum = sums[column.value][k.value % kChains];
+                sum = Products::multiply_add(weights[i.value][kPair].parts[kPart],
+                                             Products::splat(inputs + k.value * kColumns + column.value), sum);
+              });
+            });
+          });
+        }
+        step = end_step;
+      }
+      const Floats scale = Isa::load_lanes(format.scales() + first_row);
+      unroll<0, kColumns>([&](auto column) REQUANT_INLINE {
+        Floats sum = sums[column.value][0];
+        unroll<1, kChains>([&](auto chain) REQUANT_INLINE { sum = Isa::add(sum, sums[column.value][chain.value]); });
+        totals[column.value] = Isa::multiply_add(sum, scale, totals[column.value]);
+      });
+    }
+    unroll<0, kColumns>([&](auto column) REQUANT_INLINE {
+      Isa::store_lanes(totals[column.value], y + column.value * kTileRows + first_row);
+    });
+  }
+
+  // Of the rows in use.
+  REQUANT_INLINE static void prefetch_plane(const uint8_t* block, int plane, int first_row) {
+    constexpr int kBytes = Layout::kBytes / Layout::kPlanes * kLaneRows / kTileRows;
+    const uint8_t* place = block + plane * kPlaneBytes + first_row * kUnitBytes + kPrefetchBytes;
+    for (int byte = 0; byte < kBytes; byte += 64) Isa::prefetch(place + byte);
+  }
+
+  const LinearArguments& arguments_;
+  const Weight& weight_;
+  Segments segments_;
+  BatchInputs<Products> inputs_;
+  int64_t tiles_;
+  int64_t tile_bytes_;
+};
+
+}  // namespace
+}  // namespace requant::cpu::REQUANT_ISA
