@@ -67,20 +67,21 @@ def markdown(header: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
 
 
 def decoding_kernels(kernels: Kernels) -> list[Variant]:
-    """Those for few tokens and the usual scales; of both types of x, bf16."""
+    """Those for few tokens and the usual scales; of both types of x, bf16, and of both heights, 16 rows."""
     left_out = {"any groups", "fp16"}
-    return sorted(v for v in kernels if v.token_tiles == budget.DECODING_TILES and left_out.isdisjoint(v.options))
+    shape = (budget.DECODING_TILES, 1)
+    return sorted(v for v in kernels if (v.token_tiles, v.row_warps) == shape and left_out.isdisjoint(v.options))
 
 
 def weight_rows(gpus: Sequence[Gpu], compiled: Mapping[int, Kernels]) -> Iterator[list[str]]:
     """Instructions per weight of every kernel, on every GPU, beside those that it issues at full bandwidth."""
     for variant in decoding_kernels(compiled[gpus[0].architecture]):
-        kernels = [compiled[gpu.architecture][variant] for gpu in gpus]
+        kernels = [compiled[gpu.architecture][variant].figures for gpu in gpus]
         limits = [gpu.instructions_per_weight(variant.bits) for gpu in gpus]
         yield [
             str(variant),
-            " / ".join(str(kernel.kernel.registers) for kernel in kernels),
-            str(max(kernel.kernel.spill_bytes for kernel in kernels)),
+            " / ".join(str(kernel.registers) for kernel in kernels),
+            str(max(kernel.spill_bytes for kernel in kernels)),
             *(
                 f"{kernel.instructions_per_weight:.2f} of {limit:.2f}"
                 for kernel, limit in zip(kernels, limits, strict=True)
@@ -105,9 +106,10 @@ def layer_rows(
     gpu: Gpu, kernels: Kernels, shapes: Sequence[tuple[int, int]], tokens: int, sparse_percent: float
 ) -> Iterator[list[str]]:
     """One for every format."""
+    figures = {variant: kernel.figures for variant, kernel in kernels.items()}
     for name, stored in FORMATS.items():
         layers = (Layer(shape=shape, sparse_percent=sparse_percent, **stored) for shape in shapes)
-        yield [name, *(cell(estimate(layer, tokens, gpu, kernels)) for layer in layers)]
+        yield [name, *(cell(estimate(layer, tokens, gpu, figures)) for layer in layers)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,6 +16,7 @@ extern "C" __attribute__((visibility("default"))) void plan_linear(int format, i
   if (sparse) weight.sparse.offsets = &present;
   const requant::cuda::Plan plan = make_plan(weight, tokens, {nullptr, multiprocessors, capability});
   *figures++ = plan.token_tiles;
+  *figures++ = plan.row_warps;
   *figures++ = plan.token_groups;
   *figures++ = plan.row_groups;
   *figures++ = plan.splits;

@@ -20,6 +20,7 @@ class Plan(NamedTuple):
     """As in csrc/cuda/plan.h."""
 
     token_tiles: int
+    row_warps: int
     token_groups: int
     row_groups: int
     splits: int

@@ -7,7 +7,7 @@ from math import ceil, log2
 from typing import NamedTuple
 
 from gpu_static.gpus import Gpu
-from gpu_static.kernels import SPAN_INPUTS, THREADS, WARPS, LinearKernel, Variant
+from gpu_static.kernels import SPAN_INPUTS, THREADS, WARPS, Figures, Variant
 from gpu_static.occupancy import resident_ctas
 from gpu_static.plan import Plan, plan_linear
 
@@ -66,14 +66,14 @@ class Layer(NamedTuple):
         """Of the sparse part."""
         return round(self.weights * self.sparse_percent / 100)
 
-    def variant(self, token_tiles: int) -> Variant:
+    def variant(self, plan: Plan) -> Variant:
         """Its kernel, for bf16 inputs."""
         options = {
             "uniform": ("bf16", *("zeros",) * self.zeros, "groups of spans"),
             "lut": ("bf16", "no groups"),
             "trellis": (self.code,),
         }[self.format]
-        return Variant(self.format, self.bits, options, token_tiles)
+        return Variant(self.format, self.bits, options, plan.token_tiles, plan.row_warps)
 
 
 class Estimate(NamedTuple):
@@ -106,28 +106,42 @@ class Estimate(NamedTuple):
         return max(times, key=times.__getitem__)
 
 
-def warp_instructions(kernel: LinearKernel, layer: Layer, plan: Plan, tokens: int) -> float:
+class SparseCost(NamedTuple):
+    """What a sparse part adds to a layer, as shares of what the dense part takes."""
+
+    instructions: float
+    time: float
+    """More than its bytes take."""
+
+    @classmethod
+    def between(cls, dense: Estimate, sparse: Estimate) -> SparseCost:
+        """Of estimates without it and with it."""
+        added_us = sparse.us - dense.us - (sparse.memory_us - dense.memory_us)
+        return cls(sparse.instructions / dense.instructions - 1, added_us / dense.us)
+
+
+def warp_instructions(kernel: Figures, layer: Layer, plan: Plan, tokens: int) -> float:
     """Of one warp, on average."""
-    input_warps = WARPS // plan.token_tiles
+    input_warps = WARPS // plan.row_warps
     inputs = layer.shape[1] / plan.splits
     chunks = ceil(inputs / plan.chunk_inputs)
     spans = inputs / (SPAN_INPUTS * input_warps)
-    total = kernel.frame_instructions + spans * kernel.main_turn.total()
+    main = spans * kernel.main_turn
     if not layer.sparse_percent:
-        return total + chunks * kernel.chunk_instructions
+        return kernel.frame + main + chunks * kernel.chunk
     slots = 32 >> ceil(log2(min(tokens, 8 * plan.token_tiles)))
     entries = 16 * inputs / chunks * layer.sparse_percent / 100
-    turns = ceil(entries / slots) / input_warps  # warps take turns
-    return total + chunks * (kernel.sparse_chunk_instructions + turns * kernel.sparse_turn)
+    # Warps take turns. Chunks have more or less entries than that: on average, the last turn is half empty.
+    turns = max(entries / slots + 0.5, 1) / input_warps
+    return kernel.sparse_frame + main + chunks * (kernel.sparse_chunk + turns * kernel.sparse_turn)
 
 
-def estimate(layer: Layer, tokens: int, gpu: Gpu, kernels: Mapping[Variant, LinearKernel]) -> Estimate:
+def estimate(layer: Layer, tokens: int, gpu: Gpu, kernels: Mapping[Variant, Figures]) -> Estimate:
     """One call with `tokens` rows of x; `kernels` are those compiled for the GPU's architecture."""
     out_features, in_features = layer.shape
     plan = plan_linear(layer.format, layer.bits, layer.shape, layer.sparse_percent > 0, tokens, gpu)
-    kernel = kernels[layer.variant(plan.token_tiles)]
-    usage = kernel.kernel
-    resident = resident_ctas(gpu.architecture, THREADS, usage.registers, usage.shared_bytes + plan.shared_bytes)
+    kernel = kernels[layer.variant(plan)]
+    resident = resident_ctas(gpu.architecture, THREADS, kernel.registers, kernel.shared_bytes + plan.shared_bytes)
 
     sums_bytes, launches = 2 * 4 * plan.splits * tokens * out_features, 1 + (plan.splits > 1)
     if layer.format == "trellis":

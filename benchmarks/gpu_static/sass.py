@@ -72,6 +72,10 @@ class Code:
                 predicated = bool(found["predicate"] or OPERAND_PREDICATE.match(operands))
                 self.instructions.append(Instruction(operation, predicated, target["label"] if target else ""))
 
+    def kind(self, index: int) -> str:
+        """Class of one instruction."""
+        return self.instructions[index].kind
+
     def successors(self, index: int) -> Iterator[int]:
         """What may be executed next."""
         name, predicated, target = self.instructions[index]
@@ -102,10 +106,15 @@ class Code:
         }
         return sorted(backward, key=lambda loop: loop.last - loop.first)
 
+    @cached_property
+    def outside_loops(self) -> set[int]:
+        """What is executed once at most."""
+        return self.reachable - {index for loop in self.loops for index in range(loop.first, loop.last + 1)}
+
     def loop_with(self, *kinds: str) -> Loop:
         """The innermost loop that has instructions of all these classes. Raises ValueError if there is none."""
         for loop in self.loops:
-            if {instruction.kind for instruction in self.instructions[loop.first : loop.last + 1]}.issuperset(kinds):
+            if {self.kind(index) for index in range(loop.first, loop.last + 1)}.issuperset(kinds):
                 return loop
         raise ValueError(f"no loop with {', '.join(kinds)}")
 
@@ -156,4 +165,4 @@ class Code:
 
     def classes(self, way: Iterable[int]) -> Counter[str]:
         """How many instructions of each class."""
-        return Counter(self.instructions[index].kind for index in way)
+        return Counter(self.kind(index) for index in way)

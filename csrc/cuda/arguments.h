@@ -23,7 +23,7 @@ struct SparseIndex {
   Dtype value_dtype;  // fp16 or bf16
 };
 
-// W = D + S. Tensors in the layouts of requant_kernels/formats.
+// W = D + S. Tensors in the layouts of requant_kernels/formats; codes and tables begin at multiples of 16 bytes.
 struct Weight {
   Format format;
   int64_t out_features;

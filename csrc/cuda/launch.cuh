@@ -6,23 +6,21 @@
 
 namespace requant::cuda {
 
-template <class Weights, int kTokenTiles>
+template <class Weights, class Shape>
 void launch_shape(const Plan& plan, const LinearParameters& parameters, cudaStream_t stream) {
+  if (plan.token_tiles != Shape::kTokenTiles || plan.row_warps != Shape::kRowWarps) return;
   const dim3 grid(plan.token_groups, plan.row_groups, plan.splits);
-  linear_kernel<Weights, kTokenTiles><<<grid, kThreads, plan.shared_bytes, stream>>>(parameters);
+  linear_kernel<Weights, Shape><<<grid, kThreads, plan.shared_bytes, stream>>>(parameters);
+}
+
+template <class Weights, class... Shapes>
+void launch_fitting(const Plan& plan, const LinearParameters& parameters, cudaStream_t stream, std::tuple<Shapes...>) {
+  (launch_shape<Weights, Shapes>(plan, parameters, stream), ...);
 }
 
 template <class Weights>
-void launch_linear(const Plan& plan, const LinearParameters& parameters, void* stream_handle) {
-  const auto stream = static_cast<cudaStream_t>(stream_handle);
-  switch (plan.token_tiles) {
-    case 1:
-      return launch_shape<Weights, 1>(plan, parameters, stream);
-    case 2:
-      return launch_shape<Weights, 2>(plan, parameters, stream);
-    default:
-      return launch_shape<Weights, 4>(plan, parameters, stream);
-  }
+void launch_linear(const Plan& plan, const LinearParameters& parameters, void* stream) {
+  launch_fitting<Weights>(plan, parameters, static_cast<cudaStream_t>(stream), CtaShapes{});
 }
 
 // Whether all of Groups::kSpans holds.

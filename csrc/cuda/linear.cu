@@ -54,7 +54,10 @@ LinearParameters make_parameters(const LinearArguments& arguments, const Plan& p
   p.split_inputs = plan.split_inputs;
   p.chunk_inputs = plan.chunk_inputs;
   const int64_t tile_tokens = arguments.tokens < 8 * plan.token_tiles ? arguments.tokens : 8 * plan.token_tiles;
+  p.chunk_length = static_cast<int>(tile_tokens) * (plan.chunk_inputs + kRowPadding);
   while (1 << p.token_slots_log2 < tile_tokens) ++p.token_slots_log2;
+  p.token_slots = 1 << p.token_slots_log2;
+  p.entry_slots = kWarpLanes / p.token_slots;
   p.slices = static_cast<int>((weight.in_features + kSliceInputs - 1) / kSliceInputs);
   return p;
 }

@@ -14,13 +14,13 @@
 // One product costs the same for 1 to 8 tokens: at one token the matrix units have seven columns to spare, and the
 // instructions they save are those that decoding needs.
 //
-// A warp walks along the *spans* (128 inputs) of one tile of rows, taking turns with the CTA's other warps. The packed
-// bytes of a span are contiguous in every format; copies of the next ones are always on their way into the warp's own
-// ring in shared memory, so that warps wait for each other only where x changes: x comes in *chunks*, of which shared
-// memory has two.
+// A warp walks along the *spans* (128 inputs) of one tile of rows, taking turns with those of the CTA's warps that
+// share it. The packed bytes of a span are contiguous in every format; copies of the next ones are always on their way
+// into the warp's own ring in shared memory, so that warps wait for each other only where x changes: x comes in
+// *chunks*, of which shared memory has two.
 //
 //   inputs   | span | span | span | span | span | ...        a chunk is a power of two of spans for every warp
-//   warp        0      1      2      3      0
+//   warp        0      1      2      3      0                 if four share a tile
 //
 //   shared memory   | rings [warps][spans] | x [2 chunks][tokens][inputs + 8] | sparse sums [warps][16][32], if any |
 //                   | sums [warps][tokens][20]: over the same place, at the end                                       |
@@ -62,13 +62,11 @@ __device__ __forceinline__ void copy_inputs(const LinearParameters& p, const uin
   }
 }
 
-template <class Weights, int kTokenTiles>
-__global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMultiprocessor)
-    linear_kernel(const LinearParameters p) {
+template <class Weights, class Shape>
+__global__ void __launch_bounds__(kThreads, Shape::kCtasPerMultiprocessor) linear_kernel(const LinearParameters p) {
   using Number = typename Weights::Number;
-  using Shape = CtaShape<kTokenTiles>;
-  constexpr int kStride = kSpanInputs * Shape::kInputWarps;  // from one span of a warp to its next
-  using Ring = SpanRing<Weights::kBits, kStride>;
+  using Ring = SpanRing<Weights::kBits, Shape::kStride>;
+  constexpr int kTokenTiles = Shape::kTokenTiles;
 
   extern __shared__ __align__(16) uint8_t shared[];
   const int warp = threadIdx.x / kWarpLanes, lane = threadIdx.x % kWarpLanes;
@@ -82,9 +80,8 @@ __global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMulti
 
   const uint16_t* x = static_cast<const uint16_t*>(p.x) + first_token * p.weight.in_features;
   const int row_length = p.chunk_inputs + kRowPadding;
-  const int chunk_length = min(p.tokens, Shape::kTokens) * row_length;
   uint16_t* const chunks = reinterpret_cast<uint16_t*>(shared + kWarps * Ring::kBytes);
-  float* const sparse_sums = reinterpret_cast<float*>(chunks + 2 * chunk_length) + warp * kSparseSums;
+  const int sparse_byte = kWarps * Ring::kBytes + 2 * p.chunk_length * static_cast<int>(sizeof(uint16_t));
 
   copy_inputs(p, x, chunks, begin, tokens);
   commit_copies();
@@ -94,7 +91,11 @@ __global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMulti
   Weights weights(p, tile, lane);
   const LaneScales<Weights> lane_scales(p, tile, lane);
   const bool sparse = p.weight.sparse.offsets != nullptr;
-  if (sparse) clear_sparse_sums(sparse_sums, lane);
+  SparsePart<Shape::kWholeSlices> sparse_part;
+  if (sparse) {
+    const int warp_sums = sparse_byte + warp * kSparseSums * static_cast<int>(sizeof(float));
+    sparse_part.template start<Shape::kInputWarps>(p, shared, warp_sums, tile, begin, end, input_warp, tokens, lane);
+  }
 
   // Where this lane's row of operand B begins: with one tile of tokens `load_matrices` takes four steps of 8 inputs,
   // with more of them two steps of two tiles.
@@ -118,24 +119,22 @@ __global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMulti
     wait_for_copies<1>();
     __syncthreads();
     const int next = chunk + p.chunk_inputs;
-    if (next < end) copy_inputs(p, x, chunks + (stage ^ 1) * chunk_length, next, tokens);
+    if (next < end) copy_inputs(p, x, chunks + (stage ^ 1) * p.chunk_length, next, tokens);
     commit_copies();
     if (sparse) {
-      const uint16_t* present = chunks + stage * chunk_length;
-      constexpr bool kWholeSlices = kStride % kSliceInputs == 0;  // chunks are multiples of kStride
-      add_sparse<kWholeSlices>(p, sparse_sums, tile, chunk, min(next, end) - chunk, input_warp, Shape::kInputWarps,
-                               tokens, lane, [&](int token, int input) {
-                                 if constexpr (Weights::kRotated) {
-                                   const int64_t index = (first_token + token) * p.sparse_in_features + chunk + input;
-                                   return number_of(load_number(p.sparse_x, p.sparse_x_dtype, index), p.sparse_x_dtype);
-                                 } else {
-                                   return Numbers<Number>::to_float(present[token * row_length + input]);
-                                 }
-                               });
+      const uint16_t* present = chunks + stage * p.chunk_length;
+      sparse_part.add(p, shared, chunk, end, [&](int token, int input) {
+        if constexpr (Weights::kRotated) {
+          const int64_t index = (first_token + token) * p.sparse_in_features + chunk + input;
+          return number_of(load_number(p.sparse_x, p.sparse_x_dtype, index), p.sparse_x_dtype);
+        } else {
+          return Numbers<Number>::to_float(present[token * row_length + input]);
+        }
+      });
     }
-    const int x_bytes = 2 * (stage * chunk_length - chunk);  // from `rows` to where input 0 would be
+    const int x_bytes = 2 * (stage * p.chunk_length - chunk);  // from `rows` to where input 0 would be
 #pragma unroll 1
-    for (int input = chunk + input_warp * kSpanInputs; input < min(next, end); input += kStride) {
+    for (int input = chunk + input_warp * kSpanInputs; input < min(next, end); input += Shape::kStride) {
       wait_for_copies<Ring::kAhead - 1>();
       __syncwarp();
       const uint8_t* span = shared + ring_byte + ring.advance(input);
@@ -176,9 +175,10 @@ __global__ void __launch_bounds__(kThreads, CtaShape<kTokenTiles>::kCtasPerMulti
     }
   }
   wait_for_copies<0>();
-  write_sums<Weights, kTokenTiles>(p, reinterpret_cast<float*>(shared), sparse_sums, [&](int token_tile, int element) {
-    return sums.total(token_tile, element, weights.row_scale(element / 2));
-  });
+  if (sparse) sparse_part.finish(p, shared, lane);
+  write_sums<Weights, Shape>(
+      p, reinterpret_cast<float*>(shared), reinterpret_cast<const float*>(shared + sparse_byte),
+      [&](int token_tile, int element) { return sums.total(token_tile, element, weights.row_scale(element / 2)); });
 }
 
 }  // namespace requant::cuda

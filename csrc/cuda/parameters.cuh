@@ -1,6 +1,8 @@
 // What one launch of the linear kernel is given, beside the tile shape that is compiled in.
 #pragma once
 
+#include <tuple>
+
 #include "common/tile16.h"
 #include "cuda/arguments.h"
 
@@ -40,26 +42,39 @@ struct LinearParameters {
   float* sparse_partials;  // [splits, tokens, out_features]
   int split_inputs;        // inputs of one split
   int chunk_inputs;        // inputs of x in shared memory at a time: a power of two
-  int token_slots_log2;    // tokens of a tile, rounded up to a power of two: lanes side by side in the sparse part
-  int slices;              // of the sparse index, in one tile
+  int chunk_length;        // numbers of such a chunk of all tokens of a CTA, with the padding of its rows
+  int token_slots;         // tokens of a CTA, rounded up to a power of two: lanes side by side in the sparse part
+  int token_slots_log2;
+  int entry_slots;  // and entries side by side: together, a warp
+  int slices;       // of the sparse index, in one tile
 };
 
 // How a CTA's warps share its rows and inputs, by the number of 8-token tiles that it computes.
 //
 //   tokens   tiles   warps along rows   warps along inputs
 //   1..8     1       1                  4
+//   1..8     1       4                  1       of tall layers: a quarter of the CTAs
 //   9..16    2       2                  2
 //   17..32   4       4                  1       more tokens: more CTAs
 //
-// The more tokens, the more rows share one copy of x, so that x and codes take about the same bandwidth throughout.
-template <int kTokenTiles>
+// The more tokens, the more rows share one copy of x, so that x and codes take about the same bandwidth throughout. In
+// a tall layer a warp walks four times as many spans for what it does once for a tile or for a chunk of x.
+template <int kTileCount, int kRowWarpCount>
 struct CtaShape {
+  static constexpr int kTokenTiles = kTileCount;
+  static constexpr int kRowWarps = kRowWarpCount;
   static constexpr int kTokens = kTokensPerTile * kTokenTiles;
-  static constexpr int kRowWarps = kTokenTiles;
   static constexpr int kInputWarps = kWarps / kRowWarps;
   static constexpr int kRows = 16 * kRowWarps;
+  static constexpr int kStride = kSpanInputs * kInputWarps;  // from one span of a warp to its next
+  // Chunks of x are as long as this, or 2, 4, 8 ... times: with few tokens there is room for whole slices of S.
+  static constexpr int kSmallestChunk = kTokenTiles == 1 && kStride < kSliceInputs ? kSliceInputs : kStride;
+  static constexpr bool kWholeSlices = kSmallestChunk % kSliceInputs == 0;
   // That registers must leave room for: the more tokens, the more sums.
   static constexpr int kCtasPerMultiprocessor = kTokenTiles == 1 ? 5 : kTokenTiles == 2 ? 4 : 3;
 };
+
+// All that there are kernels of.
+using CtaShapes = std::tuple<CtaShape<1, 1>, CtaShape<1, 4>, CtaShape<2, 2>, CtaShape<4, 4>>;
 
 }  // namespace requant::cuda

@@ -20,12 +20,24 @@ constexpr int64_t kInputBytes = 18 << 10;
 constexpr int64_t kLargestChunk = 2048;  // a sparse entry tells 4096 inputs apart
 constexpr int64_t kSparseSumsBytes = kWarps * 16 * 32 * 4;
 
-// Up to so many tokens, so many 8-token tiles.
-struct TokenTiles {
+// A shape, and which calls it is for: up to so many tokens, if its rows make so many CTAs for every multiprocessor.
+struct ShapeChoice {
   int64_t tokens;
-  int tiles;
+  int64_t ctas_per_multiprocessor;
+  int token_tiles;
+  int row_warps;
+  int smallest_chunk;
 };
-constexpr TokenTiles kTokenTiles[] = {{8, 1}, {16, 2}, {INT64_MAX, 4}};
+
+template <class Shape>
+constexpr ShapeChoice choose(int64_t tokens, int64_t ctas_per_multiprocessor) {
+  return {tokens, ctas_per_multiprocessor, Shape::kTokenTiles, Shape::kRowWarps, Shape::kSmallestChunk};
+}
+
+// The first one that suits is taken. Twelve long CTAs for a multiprocessor: while the last ones run, at most one in
+// twelve multiprocessors' time is idle, less than what is saved.
+constexpr ShapeChoice kShapeChoices[] = {choose<CtaShape<1, 4>>(8, 12), choose<CtaShape<1, 1>>(8, 0),
+                                         choose<CtaShape<2, 2>>(16, 0), choose<CtaShape<4, 4>>(INT64_MAX, 0)};
 
 int64_t divide_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
 
@@ -33,12 +45,17 @@ int64_t divide_up(int64_t value, int64_t divisor) { return (value + divisor - 1)
 
 Plan make_plan(const Weight& weight, int64_t tokens, const Device& device) {
   Plan plan{};
-  plan.token_tiles = std::find_if(std::begin(kTokenTiles), std::end(kTokenTiles), [&](const TokenTiles& candidate) {
-                       return tokens <= candidate.tokens;
-                     })->tiles;
+  const auto row_groups = [&](int row_warps) { return divide_up(weight.out_features, 16 * row_warps); };
+  const ShapeChoice& shape =
+      *std::find_if(std::begin(kShapeChoices), std::end(kShapeChoices), [&](const ShapeChoice& choice) {
+        return tokens <= choice.tokens &&
+               row_groups(choice.row_warps) >= choice.ctas_per_multiprocessor * device.multiprocessors;
+      });
+  plan.token_tiles = shape.token_tiles;
+  plan.row_warps = shape.row_warps;
   const int64_t tile_tokens = std::min<int64_t>(tokens, 8 * plan.token_tiles);
   plan.token_groups = static_cast<int>(divide_up(tokens, 8 * plan.token_tiles));
-  plan.row_groups = static_cast<int>(divide_up(weight.out_features, 16 * plan.token_tiles));
+  plan.row_groups = static_cast<int>(row_groups(shape.row_warps));
 
   const int64_t in_padded = divide_up(weight.in_features, 64) * 64;
   const int64_t wanted = divide_up(device.multiprocessors * kCtasPerMultiprocessor,
@@ -49,7 +66,7 @@ Plan make_plan(const Weight& weight, int64_t tokens, const Device& device) {
   plan.splits = static_cast<int>(divide_up(in_padded, split_inputs));
 
   const auto stage_bytes = [&](int64_t chunk) { return 2 * tile_tokens * (chunk + 8) * 2; };
-  int64_t chunk = kSpanInputs * kWarps / plan.token_tiles;
+  int64_t chunk = shape.smallest_chunk;
   while (chunk < split_inputs && chunk < kLargestChunk && stage_bytes(2 * chunk) <= kInputBytes) chunk *= 2;
   plan.chunk_inputs = static_cast<int>(chunk);
   const int64_t sparse_bytes = weight.sparse.offsets == nullptr ? 0 : kSparseSumsBytes;

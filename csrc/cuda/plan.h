@@ -9,7 +9,8 @@
 namespace requant::cuda {
 
 struct Plan {
-  int token_tiles;   // 8-token tiles of one CTA: 1, 2 or 4
+  int token_tiles;   // 8-token tiles of one CTA
+  int row_warps;     // of one CTA, along its rows: with the tiles, its shape
   int token_groups;  // CTAs side by side along the tokens
   int row_groups;    // along the rows
   int splits;        // along the inputs

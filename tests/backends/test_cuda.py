@@ -41,6 +41,9 @@ FACTORS: dict[str, list[Any]] = {
     "bias": [None, "same", "fp32"],
 }
 COVERING_ARRAY = covering_array(FACTORS)
+# On one multiprocessor, these make tall layers; of their last four tiles of 16 rows, one, two, three or all are there.
+TALL_SHAPES = [(705, 33), (730, 520), (740, 1096), (768, 160), (707, 2625)]
+TALL_FACTORS = FACTORS | {"tokens": [1, 2, 7, 8], "shape": TALL_SHAPES}
 # Of a number's rounding, relative to it.
 UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 
@@ -48,6 +51,12 @@ UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat1
 @pytest.fixture(scope="module")
 def backend() -> Backend:
     return gpusim_backend.register()
+
+
+@pytest.fixture(scope="module")
+def one_multiprocessor() -> Backend:
+    extension = gpusim_backend.extension()
+    return gpusim_backend.make_backend(extension, devices=gpusim_backend.SimulatedDevices(extension, multiprocessors=1))
 
 
 def kernel(backend: Backend, format: str, phase: str) -> Any:
@@ -102,15 +111,44 @@ def test_linear_matches_float64(backend: Backend, factors: dict[str, Any], pick:
 
 
 @pytest.mark.gpusim
+@pytest.mark.parametrize(
+    "factors", covering_array(TALL_FACTORS), ids=lambda factors: "-".join(map(str, factors.values()))
+)
+def test_linear_of_tall_layers_matches_float64(
+    one_multiprocessor: Backend, factors: dict[str, Any], pick: random.Random
+) -> None:
+    gpusim_backend.extension().clear_launches()
+    check_linear(one_multiprocessor, pick, "fused", **factors)
+    assert gpusim_backend.launched_shapes() == {(1, 4)}
+
+
+@pytest.mark.gpusim
+@pytest.mark.parametrize("tokens", [1, 3, 8, 9, 17])
+def test_layers_of_a_few_ctas_are_not_tall(one_multiprocessor: Backend, tokens: int, pick: random.Random) -> None:
+    gpusim_backend.extension().clear_launches()
+    factors = {"kind": ("uniform", 4), "dtype": torch.float16, "sparse": "half_percent", "shape": (704, 96)}
+    check_linear(one_multiprocessor, pick, "fused", tokens=tokens, **factors)
+    assert gpusim_backend.launched_shapes() == {(1, 1) if tokens <= 8 else (2, 2) if tokens <= 16 else (4, 4)}
+
+
+@pytest.mark.gpusim
 @pytest.mark.full_matrix
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("dtype", HALF_DTYPES, ids=str)
 @pytest.mark.parametrize("kind", FACTORS["kind"], ids=str)
 def test_linear_matches_float64_everywhere(
-    backend: Backend, kind: tuple[Any, ...], dtype: torch.dtype, tokens: int, pick: random.Random
+    backend: Backend,
+    one_multiprocessor: Backend,
+    kind: tuple[Any, ...],
+    dtype: torch.dtype,
+    tokens: int,
+    pick: random.Random,
 ) -> None:
+    factors = {"kind": kind, "dtype": dtype, "tokens": tokens}
     for shape, sparse in product(SHAPES, FACTORS["sparse"]):
-        check_linear(backend, pick, "fused", kind=kind, dtype=dtype, tokens=tokens, shape=shape, sparse=sparse)
+        check_linear(backend, pick, "fused", shape=shape, sparse=sparse, **factors)
+    for shape, sparse in product(TALL_SHAPES if tokens in TALL_FACTORS["tokens"] else (), FACTORS["sparse"]):
+        check_linear(one_multiprocessor, pick, "fused", shape=shape, sparse=sparse, **factors)
 
 
 @pytest.mark.gpusim

@@ -16,6 +16,7 @@ from trellis_cases import KINDS, operands, random_weight
 pytestmark = pytest.mark.gpusim
 
 SHAPE = (64, 2048)
+TALL_SHAPE = (768, 1024)
 SECTOR_BYTES = 32
 TRELLIS_WAVEFRONTS = {"1mad": 1.1, "3inst": 1.1, "hyb": 2.5}
 """Times the fewest: with 2 and 4 bits, one load of a row's last bits takes two; look-ups of hyb go anywhere."""
@@ -34,9 +35,10 @@ def counting() -> Iterator[Any]:
 
 
 def lines_of_linear_kernel(device: Any, format: str, weight: Any, tokens: int) -> list[dict[str, Any]]:
-    """What every executed line of the linear kernel did in one call."""
-    x = torch.randn(tokens, SHAPE[1]).half()
-    gpusim_backend.register().kernels[format, "fused"](x, weight, None, "16bit")
+    """What every executed line of the linear kernel did in one call, on one multiprocessor."""
+    x = torch.randn(tokens, weight.in_features).half()
+    devices = gpusim_backend.SimulatedDevices(device, multiprocessors=1)
+    gpusim_backend.make_backend(device, devices=devices).kernels[format, "fused"](x, weight, None, "16bit")
     (launch,) = (launch for launch in device.launches() if "linear_kernel" in launch.kernel)
     return [line for line in launch.report["lines"] if line["count"]["warp"]]
 
@@ -65,14 +67,18 @@ def check_traffic(lines: list[dict[str, Any]], most_wavefronts: float = 1.0) -> 
 
 
 @pytest.mark.parametrize("tokens", [1, 8, 16, 32])
+@pytest.mark.parametrize("shape", [SHAPE, TALL_SHAPE])
 @pytest.mark.parametrize(("format", "bits"), FORMATS)
-def test_tile16_kernels(counting: Any, format: str, bits: int, tokens: int, pick: random.Random) -> None:
-    dense = make_dense(pick, format, bits, *SHAPE, group_size=128)
+def test_tile16_kernels(
+    counting: Any, format: str, bits: int, shape: tuple[int, int], tokens: int, pick: random.Random
+) -> None:
+    dense = make_dense(pick, format, bits, *shape, group_size=128)
     check_traffic(lines_of_linear_kernel(counting, format, Case(dense, None).operands(), tokens))
 
 
 @pytest.mark.parametrize("tokens", [1, 16])
+@pytest.mark.parametrize("shape", [SHAPE, TALL_SHAPE])
 @pytest.mark.parametrize(("code", "bits"), KINDS)
-def test_trellis_kernels(counting: Any, code: str, bits: int, tokens: int) -> None:
-    lines = lines_of_linear_kernel(counting, "trellis", operands(random_weight(code, bits, *SHAPE)), tokens)
+def test_trellis_kernels(counting: Any, code: str, bits: int, shape: tuple[int, int], tokens: int) -> None:
+    lines = lines_of_linear_kernel(counting, "trellis", operands(random_weight(code, bits, *shape)), tokens)
     check_traffic(lines, TRELLIS_WAVEFRONTS[code])

@@ -38,9 +38,20 @@ TOLERANCE = {torch.float16: 1e-3, torch.bfloat16: 4e-3}
 UNIT_ROUNDOFF = 2.0**-11  # of fp16
 
 
+# Of which the last four tiles of 16 rows are not all there. On one multiprocessor they make a layer a tall one.
+TALL_SHAPES = [(705, 40), (730, 1000), (740, 96), (768, 2200)]
+TALL_FACTORS = FACTORS | {"tokens": [1, 2, 7, 8], "shape": TALL_SHAPES}
+
+
 @pytest.fixture(scope="module")
 def backend() -> Backend:
     return gpusim_backend.register()
+
+
+@pytest.fixture(scope="module")
+def one_multiprocessor() -> Backend:
+    extension = gpusim_backend.extension()
+    return gpusim_backend.make_backend(extension, devices=gpusim_backend.SimulatedDevices(extension, multiprocessors=1))
 
 
 def relative_error(
@@ -73,6 +84,17 @@ def check_linear(backend: Backend, pick: random.Random, phase: str, **factors: A
 @pytest.mark.parametrize("factors", covering_array(FACTORS), ids=lambda factors: "-".join(map(str, factors.values())))
 def test_linear_matches_float64(backend: Backend, factors: dict[str, Any], pick: random.Random) -> None:
     check_linear(backend, pick, "fused", **factors)
+
+
+@pytest.mark.parametrize(
+    "factors", covering_array(TALL_FACTORS), ids=lambda factors: "-".join(map(str, factors.values()))
+)
+def test_linear_of_tall_layers_matches_float64(
+    one_multiprocessor: Backend, factors: dict[str, Any], pick: random.Random
+) -> None:
+    gpusim_backend.extension().clear_launches()
+    check_linear(one_multiprocessor, pick, "fused", **factors)
+    assert gpusim_backend.launched_shapes() == {(1, 4)}
 
 
 @pytest.mark.full_matrix
@@ -190,28 +212,20 @@ def test_layers_run_on_the_forced_backend(backend: Backend, shape: tuple[int, ..
     torch.testing.assert_close(y, expected, rtol=2**-6, atol=2**-6)
 
 
-class SmallDevices(gpusim_backend.SimulatedDevices):
-    """With one multiprocessor, which few CTAs fill."""
-
-    def launch(self, device: torch.device) -> cuda.Launch:
-        return super().launch(device)._replace(multiprocessors=1)
-
-
 def test_many_tokens_fill_the_device() -> None:
     """And take the rotation that makes more rows with every thread."""
     extension = gpusim_backend.extension()
     dense = random_weight("1mad", 2, 2048, 64)
     x = torch.randn(20, 64).half()
-    y = cuda.CudaKernels(extension, SmallDevices(extension)).trellis_prefill(x, operands(dense), None, "16bit")
+    devices = gpusim_backend.SimulatedDevices(extension, multiprocessors=1)
+    y = cuda.CudaKernels(extension, devices).trellis_prefill(x, operands(dense), None, "16bit")
     assert relative_error(y, x, dense) <= TOLERANCE[torch.float16]
 
 
-def rotate_inputs(
-    x: Tensor, dense: TrellisWeight, devices: type[gpusim_backend.SimulatedDevices] = gpusim_backend.SimulatedDevices
-) -> tuple[Tensor, Tensor]:
+def rotate_inputs(x: Tensor, dense: TrellisWeight, multiprocessors: int | None = None) -> tuple[Tensor, Tensor]:
     """(rotated inputs as they are stored, token factors)."""
     extension = gpusim_backend.extension()
-    device = devices(extension)
+    device = gpusim_backend.SimulatedDevices(extension, multiprocessors=multiprocessors)
     weight = operands(dense)
     rotated = torch.empty(x.shape[0], trellis.padded_shape(16, x.shape[1])[1], dtype=torch.float16)
     factors = torch.empty(x.shape[0])
@@ -244,7 +258,7 @@ def test_rotated_inputs_are_those_of_float64_but_for_their_rounding(size: int) -
 def test_a_rotation_does_not_depend_on_the_number_of_tokens() -> None:
     dense = random_weight("1mad", 2, 16, 4096)
     x = torch.randn(40, 4096).to(torch.bfloat16)
-    many, factors = rotate_inputs(x, dense, SmallDevices)
+    many, factors = rotate_inputs(x, dense, multiprocessors=1)
     for token in (0, 39):
         alone, factor = rotate_inputs(x[token : token + 1], dense)
         assert torch.equal(alone[0], many[token])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import gpusim_backend
 import pytest
+from gpu_estimates import FORMATS, SHAPES
 from gpu_static import budget
 from gpu_static.cubin import extract_cubin, run_tool
 from gpu_static.gpus import A100, GPUS, H100, RTX_4090, Gpu
-from gpu_static.kernels import LinearKernel, Variant, read_linear_kernels
+from gpu_static.kernels import Figures, LinearKernel, Variant, read_linear_kernels
 from gpu_static.occupancy import resident_ctas
 from gpu_static.plan import plan_linear
-from gpu_static.roofline import Estimate, Layer
+from gpu_static.roofline import Estimate, Layer, SparseCost, estimate
 from gpu_static.sass import Code, Loop
 from torch import nn
 
@@ -75,6 +78,10 @@ def test_warps_whose_lanes_have_parted_do_not_count(code: Code) -> None:
     assert code.reachable.isdisjoint({6, 20, 21})
 
 
+def test_what_is_in_no_loop_is_executed_once_at_most(code: Code) -> None:
+    assert code.outside_loops == {0, 1, 2, 17, 18, 19}
+
+
 def test_the_shortest_way_leaves_out_what_it_can(code: Code) -> None:
     assert code.distance({0}, {3}) == 3
     assert code.distance({3}, {INNER.first}) == 3
@@ -127,11 +134,30 @@ def test_a_sparse_part_adds_its_entries_and_offsets() -> None:
 @pytest.mark.parametrize(("tokens", "tiles"), [(1, 1), (8, 1), (9, 2), (33, 4)])
 def test_the_plan_is_that_of_the_launcher(tokens: int, tiles: int) -> None:
     plan = plan_linear("uniform", 4, (4096, 14336), False, tokens, A100)
-    assert plan.token_tiles == tiles
+    assert (plan.token_tiles, plan.row_warps) == (tiles, tiles)
     assert plan.ctas == plan.row_groups * plan.splits * (2 if tokens > 32 else 1)
     assert plan.row_groups == 4096 // (16 * tiles)
     assert plan.splits * plan.split_inputs >= 14336
     assert plan.spans_ahead == 3
+
+
+@pytest.mark.parametrize(
+    ("tokens", "gpu", "shape"), [(1, A100, (1, 4)), (8, H100, (1, 4)), (9, A100, (2, 2)), (33, H100, (4, 4))]
+)
+def test_tall_layers_have_a_shape_of_their_own_for_few_tokens(tokens: int, gpu: Gpu, shape: tuple[int, int]) -> None:
+    plan = plan_linear("lut", 3, (128256, 2048), True, tokens, gpu)
+    assert (plan.token_tiles, plan.row_warps) == shape
+    assert plan.row_groups == 128256 // (16 * plan.row_warps)
+    assert plan.splits == 1
+
+
+@pytest.mark.parametrize("in_features", [40, 640, 2048, 8192])
+@pytest.mark.parametrize("tokens", range(1, 9))
+def test_chunks_of_few_tokens_are_whole_slices(tokens: int, in_features: int) -> None:
+    """Their kernels do not look at what lies outside of a chunk."""
+    for out_features in (64, 128256):
+        plan = plan_linear("uniform", 2, (out_features, in_features), True, tokens, A100)
+        assert plan.chunk_inputs % 256 == plan.split_inputs % 256 == 0
 
 
 def test_the_estimate_is_the_largest_of_its_terms() -> None:
@@ -143,34 +169,80 @@ def test_the_estimate_is_the_largest_of_its_terms() -> None:
 
 
 BUDGET = budget.load()
-COMMITTED = [(architecture, Variant.parse(name), name) for architecture, kernels in BUDGET.items() for name in kernels]
+COMMITTED = [(architecture, variant) for architecture, kernels in BUDGET.items() for variant in kernels]
 
 
 def test_every_architecture_has_a_budget() -> None:
     assert set(BUDGET) == {gpu.architecture for gpu in GPUS}
-    assert all(str(variant) == name for _, variant, name in COMMITTED)
+    assert all(Variant.parse(str(variant)) == variant for _, variant in COMMITTED)
 
 
 def test_committed_kernels_do_not_spill() -> None:
-    assert [name for architecture, _, name in COMMITTED if BUDGET[architecture][name]["spill_bytes"]] == []
+    assert [entry for entry in COMMITTED if BUDGET[entry[0]][entry[1]].spill_bytes] == []
 
 
 def test_committed_kernels_keep_up_with_memory() -> None:
-    limited = [entry for entry in COMMITTED if budget.limit(entry[0], entry[1])]
-    assert {(architecture, variant.format) for architecture, variant, _ in limited} >= {
+    limited = [entry for entry in COMMITTED if budget.limit(*entry)]
+    assert {(architecture, variant.format) for architecture, variant in limited} >= {
         *((architecture, format) for architecture in (80, 89, 90) for format in ("uniform", "lut")),
         (89, "trellis"),
     }
-    for architecture, variant, name in limited:
+    for architecture, variant in limited:
         limit = budget.limit(architecture, variant) or 0
-        assert BUDGET[architecture][name]["instructions_per_weight"] <= limit, (architecture, name)
+        assert BUDGET[architecture][variant].instructions_per_weight <= limit, (architecture, str(variant))
+
+
+def large_layers() -> Iterator[Layer]:
+    """Of all formats and all models."""
+    for stored in FORMATS.values():
+        for shape in itertools.chain.from_iterable(SHAPES.values()):
+            layer = Layer(shape=shape, **stored)
+            if layer.packed_bytes >= budget.LARGE_LAYER_BYTES:
+                yield layer
+
+
+@pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
+def test_large_layers_of_one_token_are_bound_by_memory(gpu: Gpu) -> None:
+    formats = budget.BOUND_BY_MEMORY.get(gpu.architecture, {})
+    shares = {
+        layer: estimate(layer, 1, gpu, BUDGET[gpu.architecture]).share
+        for layer in large_layers()
+        if layer.bits in formats.get(layer.format, ())
+    }
+    assert {(layer.format, layer.bits) for layer in shares} == {(f, bits) for f in formats for bits in formats[f]}
+    assert {layer: share for layer, share in shares.items() if share < budget.SHARE_OF_MEMORY_BOUND} == {}
+
+
+@pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
+def test_a_sparse_part_costs_large_layers_little_more_than_its_bytes(gpu: Gpu) -> None:
+    kernels = BUDGET[gpu.architecture]
+    costs = {}
+    for layer in large_layers():
+        dense, sparse = (
+            estimate(layer._replace(sparse_percent=percent), 1, gpu, kernels) for percent in (0, budget.SPARSE_PERCENT)
+        )
+        costs[layer] = SparseCost.between(dense, sparse)
+    assert len(costs) > 40
+    limit = budget.SPARSE_COST
+    assert {layer: cost for layer, cost in costs.items() if cost.instructions > limit.instructions} == {}
+    if gpu.architecture in budget.SPARSE_TIME_HELD:
+        assert {layer: cost for layer, cost in costs.items() if cost.time > limit.time} == {}
+
+
+def test_what_a_sparse_part_costs() -> None:
+    dense = Estimate(10.0, 20.0, 5.0, waves=1.0, launches=1, instructions=100.0, resident=5)
+    sparse = dense._replace(memory_us=11.0, issue_us=22.1, instructions=107.0)
+    assert SparseCost.between(dense, sparse) == pytest.approx((0.07, 1.1 / 22))
+
+
+FIGURES = Figures(57, 0, 0, main_turn=100, chunk=30, frame=200, sparse_turn=20, sparse_chunk=50, sparse_frame=300)
 
 
 def test_what_exceeds_the_budget_is_told() -> None:
-    committed = {"registers": 57, "spill_bytes": 0, "shared_bytes": 0, "instructions_per_weight": 2.0}
-    assert budget.excesses(committed | {"registers": 64, "instructions_per_weight": 2.04}, committed) == []
-    worse = {"registers": 65, "spill_bytes": 4, "shared_bytes": 1, "instructions_per_weight": 2.05}
-    assert [excess.split(":")[0] for excess in budget.excesses(worse, committed)] == list(committed)
+    allowed = Figures(64, 0, 0, main_turn=102, chunk=33, frame=220, sparse_turn=22, sparse_chunk=55, sparse_frame=330)
+    assert budget.excesses(allowed, FIGURES) == []
+    worse = Figures(65, 4, 1, main_turn=103, chunk=34, frame=221, sparse_turn=23, sparse_chunk=56, sparse_frame=331)
+    assert [excess.split(":")[0] for excess in budget.excesses(worse, FIGURES)] == list(Figures._fields)
 
 
 def compiled_kernels(architecture: int, folder: Path) -> dict[Variant, LinearKernel]:
@@ -198,8 +270,6 @@ def test_compiled_kernels_stay_within_the_budget(tmp_path: Path) -> None:
         (tmp_path / str(architecture)).mkdir()
         kernels = compiled_kernels(architecture, tmp_path / str(architecture))
         committed = BUDGET[architecture]
-        assert {str(variant) for variant in kernels} == set(committed)
-        found = {
-            name: budget.excesses(budget.figures(kernels[Variant.parse(name)]), committed[name]) for name in committed
-        }
+        assert set(kernels) == set(committed)
+        found = {str(variant): budget.excesses(kernels[variant].figures, committed[variant]) for variant in committed}
         assert {name: excesses for name, excesses in found.items() if excesses} == {}

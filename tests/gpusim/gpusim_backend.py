@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -54,16 +55,27 @@ def extension() -> ModuleType:
     return module
 
 
-class SimulatedDevices:
-    """One simulated device, whose memory is that of the CPU."""
+def launched_shapes() -> set[tuple[int, int]]:
+    """(8-token tiles, warps along rows) of the CTAs of all linear kernels since the launches were cleared."""
+    kernels = (launch.kernel for launch in extension().launches() if "linear_kernel" in launch.kernel)
+    shapes = (re.search(r"CtaShapeILi(\d)ELi(\d)E", kernel) for kernel in kernels)
+    return {(int(shape[1]), int(shape[2])) for shape in shapes if shape}
 
-    def __init__(self, extension: ModuleType, capability: int = CAPABILITY) -> None:
+
+class SimulatedDevices:
+    """One simulated device, whose memory is that of the CPU.
+
+    The fewer multiprocessors it has, the less small layers are split, and the fewer rows make a layer a tall one.
+    """
+
+    def __init__(self, extension: ModuleType, capability: int = CAPABILITY, multiprocessors: int | None = None) -> None:
         self._extension = extension
         self._capability = capability
+        self._multiprocessors = extension.MULTIPROCESSORS if multiprocessors is None else multiprocessors
 
     def launch(self, device: torch.device) -> cuda.Launch:
         """On STREAM."""
-        return cuda.Launch(STREAM, self._extension.MULTIPROCESSORS, self._capability)
+        return cuda.Launch(STREAM, self._multiprocessors, self._capability)
 
     @contextlib.contextmanager
     def running(self, device: torch.device, reads: Iterable[Tensor | None], writes: Iterable[Tensor]) -> Iterator[None]:

@@ -15,14 +15,15 @@ from recorded_launches import RecordedCall
 
 pytestmark = [pytest.mark.gpusim, pytest.mark.simulator, pytest.mark.slow]
 
-CASES: list[tuple[str, int, int, torch.dtype]] = [  # format, bits, tokens, dtype of x
-    ("uniform", 4, 1, torch.float16),
-    ("uniform", 3, 16, torch.bfloat16),
-    ("lut", 4, 9, torch.float16),
-    ("lut", 3, 1, torch.bfloat16),
-    ("trellis", 3, 1, torch.float16),
+SHAPE, TALL_SHAPE = (32, 2625), (720, 600)
+CASES: list[tuple[str, int, int, torch.dtype, tuple[int, int]]] = [  # format, bits, tokens, dtype of x, shape
+    ("uniform", 4, 1, torch.float16, SHAPE),
+    ("uniform", 3, 16, torch.bfloat16, SHAPE),
+    ("uniform", 2, 7, torch.bfloat16, TALL_SHAPE),
+    ("lut", 4, 9, torch.float16, SHAPE),
+    ("lut", 3, 1, torch.bfloat16, SHAPE),
+    ("trellis", 3, 1, torch.float16, SHAPE),
 ]
-SHAPE = (32, 2625)
 PLACES = 3  # that are tried per kind of bug, far from each other
 
 # Wherever they stand in code that is executed.
@@ -50,15 +51,19 @@ FOUND_SOMEWHERE = {
     "other bits of a code",
     "mask one bit short",
 }
+# Trellis reads the x of S from global memory: an entry may as well be added with those of the chunk before its own.
+FOUND_SOMEWHERE_IN_TRELLIS = {"shifted global load"}
 
 
-def record(pick: random.Random, format: str, bits: int, tokens: int, dtype: torch.dtype) -> RecordedCall:
-    sparse = make_sparse(pick, "half_percent", *SHAPE)
+def record(
+    pick: random.Random, format: str, bits: int, tokens: int, dtype: torch.dtype, shape: tuple[int, int]
+) -> RecordedCall:
+    sparse = make_sparse(pick, "half_percent", *shape)
     if format == "trellis":
-        weight = trellis_cases.operands(trellis_cases.random_weight("3inst", bits, *SHAPE), sparse)
+        weight = trellis_cases.operands(trellis_cases.random_weight("3inst", bits, *shape), sparse)
     else:
-        weight = Case(make_dense(pick, format, bits, *SHAPE, group_size=64), sparse).operands()
-    x = torch.randn(tokens, SHAPE[1]).to(dtype)
+        weight = Case(make_dense(pick, format, bits, *shape, group_size=64), sparse).operands()
+    x = torch.randn(tokens, shape[1]).to(dtype)
     return RecordedCall(lambda backend: backend.kernels[format, "fused"](x, weight, None, "16bit"))
 
 
@@ -67,9 +72,11 @@ def spread(places: list[Any], count: int) -> list[Any]:
     return [places[i * (len(places) - 1) // (count - 1)] for i in range(count)] if len(places) > count else places
 
 
-@pytest.mark.parametrize(("format", "bits", "tokens", "dtype"), CASES, ids=str)
-def test_planted_bugs_are_found(format: str, bits: int, tokens: int, dtype: torch.dtype, pick: random.Random) -> None:
-    call = record(pick, format, bits, tokens, dtype)
+@pytest.mark.parametrize(("format", "bits", "tokens", "dtype", "shape"), CASES, ids=str)
+def test_planted_bugs_are_found(
+    format: str, bits: int, tokens: int, dtype: torch.dtype, shape: tuple[int, int], pick: random.Random
+) -> None:
+    call = record(pick, format, bits, tokens, dtype, shape)
     kernel = max(call.launches, key=lambda launch: launch.report["matrix_products"]).kernel
     call.repeat(kernel, call.ptx[kernel])
     executed = call.executed_lines(kernel)
@@ -78,13 +85,15 @@ def test_planted_bugs_are_found(format: str, bits: int, tokens: int, dtype: torc
         if mutation.line in executed:
             planted[mutation.operator].append(mutation)
     assert {"dropped block barrier", "shifted shared load", "missing lane", "dropped store"} <= set(planted)
+    always_found = ALWAYS_FOUND - (FOUND_SOMEWHERE_IN_TRELLIS if format == "trellis" else set())
+    found_somewhere = FOUND_SOMEWHERE | (ALWAYS_FOUND - always_found)
     found = 0
     for operator, places in planted.items():
-        tried = spread(places, PLACES if operator in ALWAYS_FOUND else 2 * PLACES)
+        tried = spread(places, PLACES if operator in always_found else 2 * PLACES)
         left = mutations.survivors(tried, lambda ptx: call.repeat(kernel, ptx))
         found += len(tried) - len(left)
-        if operator in ALWAYS_FOUND:
+        if operator in always_found:
             assert not [str(mutation) for mutation in left]
-        if operator in FOUND_SOMEWHERE:
+        if operator in found_somewhere:
             assert len(left) < len(tried), operator
     assert found >= 40

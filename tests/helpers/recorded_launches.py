@@ -12,7 +12,6 @@ import simulated_gpu
 import torch
 from torch import Tensor
 
-from requant_kernels.backends import cuda
 from requant_kernels.dispatch import Backend
 
 
@@ -23,13 +22,9 @@ class Recorder(gpusim_backend.SimulatedDevices):
     """
 
     def __init__(self) -> None:
-        super().__init__(gpusim_backend.extension())
+        super().__init__(gpusim_backend.extension(), multiprocessors=1)
         self.reads: list[Tensor] = []
         self.writes: list[Tensor] = []
-
-    def launch(self, device: torch.device) -> cuda.Launch:
-        """On one multiprocessor."""
-        return super().launch(device)._replace(multiprocessors=1)
 
     @contextlib.contextmanager
     def running(self, device: torch.device, reads: Iterable[Tensor | None], writes: Iterable[Tensor]) -> Iterator[None]:

@@ -29,11 +29,9 @@ class LutWeights : public Tile16Weights {
     for (int half = 0; half < 2; ++half) {
       const int64_t first = weight.shared_table ? 0 : (tile * 16 + lane / 4 + 8 * half) * kEntries;
       float entries[kEntries], largest = 0;
+      load_entries(weight, first, entries);
 #pragma unroll
-      for (int code = 0; code < kEntries; ++code) {
-        entries[code] = number_of(load_number(weight.table, weight.table_dtype, first + code), weight.table_dtype);
-        largest = fmaxf(largest, fabsf(entries[code]));
-      }
+      for (int code = 0; code < kEntries; ++code) largest = fmaxf(largest, fabsf(entries[code]));
       const int exponent = max(static_cast<int>(__float_as_uint(largest) >> 23), 127 - kLargestExponent) - 127;
       const float factor = power_of_two(-min(exponent, kLargestExponent));
       row_scale_[half] = power_of_two(min(exponent, kLargestExponent));
@@ -87,6 +85,40 @@ class LutWeights : public Tile16Weights {
     uint32_t low;
     uint32_t high;
   };
+
+  // One row's table from entry `first` on, four entries at a time and with one look at their dtype.
+  __device__ __forceinline__ static void load_entries(const Weight& weight, int64_t first, float (&entries)[kEntries]) {
+    if (weight.table_dtype == Dtype::kFloat32) {
+      const auto* quads = reinterpret_cast<const float4*>(static_cast<const float*>(weight.table) + first);
+#pragma unroll
+      for (int quad = 0; quad < kQuads; ++quad) {
+        const float4 four = __ldg(quads + quad);
+        entries[4 * quad] = four.x;
+        entries[4 * quad + 1] = four.y;
+        entries[4 * quad + 2] = four.z;
+        entries[4 * quad + 3] = four.w;
+      }
+    } else if (weight.table_dtype == Dtype::kFloat16) {
+      load_16_bit_entries<__half>(weight, first, entries);
+    } else {
+      load_16_bit_entries<__nv_bfloat16>(weight, first, entries);
+    }
+  }
+
+  template <class Entry>
+  __device__ __forceinline__ static void load_16_bit_entries(const Weight& weight, int64_t first,
+                                                             float (&entries)[kEntries]) {
+    const auto* quads = reinterpret_cast<const uint2*>(static_cast<const uint16_t*>(weight.table) + first);
+#pragma unroll
+    for (int quad = 0; quad < kQuads; ++quad) {
+      const uint2 four = __ldg(quads + quad);
+#pragma unroll
+      for (int entry = 0; entry < 4; ++entry) {
+        const uint32_t pair = entry < 2 ? four.x : four.y;
+        entries[4 * quad + entry] = Numbers<Entry>::to_float(static_cast<uint16_t>(pair >> entry % 2 * 16));
+      }
+    }
+  }
 
   __device__ static float power_of_two(int exponent) { return __uint_as_float((127u + exponent) << 23); }
   __device__ static uint32_t first_pair(const Quad& quad) { return select_bytes(quad.low, quad.high, 0x6240); }
