@@ -111,7 +111,7 @@ class CudaKernels:
         if launch.capability < FIRST_CAPABILITY.get(x.dtype, launch.capability + 1):
             prefill = self.trellis_prefill if weight.format == "trellis" else self.prefill
             return prefill(x, weight, bias, activations)
-        weight, x = _indexed(weight), _aligned(x)
+        weight, x = _prepared(weight), _aligned(x)
         native = native_weight(self._extension, weight)
         tokens = x.numel() // weight.in_features
         y = x.new_empty((*x.shape[:-1], weight.out_features))
@@ -132,7 +132,7 @@ class CudaKernels:
 
     def prefill(self, x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
         """The kernel for many tokens: slices of rows of W, each used at once by torch's matrix product."""
-        weight = _indexed(weight)
+        weight = _prepared(weight)
         out_features, in_features = weight.out_features, weight.in_features
         inputs = x.view(-1, in_features)
         y = x.new_empty((inputs.shape[0], out_features))
@@ -149,7 +149,7 @@ class CudaKernels:
     def dequantize(self, weight: WeightOperands, dtype: torch.dtype) -> Tensor:
         """The kernel that makes all of W."""
         w = weight.codes.new_empty((weight.out_features, weight.in_features), dtype=dtype)
-        self._dequantize_rows(_indexed(weight), 0, weight.out_features, w)
+        self._dequantize_rows(_prepared(weight), 0, weight.out_features, w)
         return w
 
     def trellis_prefill(self, x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
@@ -159,7 +159,7 @@ class CudaKernels:
         """
         if x.dtype == torch.float32:
             return reference.linear(x, weight, bias, activations)
-        weight = _indexed(weight)
+        weight = _prepared(weight)
         launch, native = self._devices.launch(x.device), native_weight(self._extension, weight)
         out_padded, in_padded = trellis.padded_shape(weight.out_features, weight.in_features)
         inputs = x.view(-1, weight.in_features)
@@ -270,8 +270,11 @@ def _aligned(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.data_ptr() % VECTOR_BYTES else tensor
 
 
-def _indexed(weight: WeightOperands) -> WeightOperands:
-    """With a sparse index: the one that came with the call, unless another backend made it, or one made for it."""
+def _prepared(weight: WeightOperands) -> WeightOperands:
+    """With codes and tables where vector loads accept them, and with a sparse index: the one that came with the call,
+    unless another backend made it, or one made for it.
+    """
+    weight = weight._replace(dense=tuple(None if tensor is None else _aligned(tensor) for tensor in weight.dense))
     row_offsets, columns, values, index = weight.row_offsets, weight.columns, weight.values, weight.sparse_index
     if row_offsets is None or columns is None or values is None or (index is not None and index.dtype == INDEX_DTYPE):
         return weight

@@ -286,6 +286,24 @@ def test_an_input_may_start_anywhere(backend: Backend, pick: random.Random) -> N
     assert_product(kernel(backend, "uniform", "fused")(x, case.operands(), None, "16bit"), x, case, None, 0)
 
 
+@pytest.mark.gpusim
+@pytest.mark.parametrize("format", [("uniform", 4), ("lut", 3)])
+def test_codes_and_tables_may_start_anywhere(backend: Backend, format: tuple[str, int], pick: random.Random) -> None:
+    case = make_case(pick, format, (17, 64), "none")
+    operands = case.operands()
+    moved = tuple(None if tensor is None else _moved(tensor) for tensor in operands.dense)
+    x = torch.randn(3, 64).half()
+    y = kernel(backend, format[0], "fused")(x, operands._replace(dense=moved), None, "16bit")
+    assert_product(y, x, case, None, 0)
+
+
+def _moved(tensor: Tensor) -> Tensor:
+    """The same values one element further than a vector load accepts."""
+    moved = torch.cat([tensor.new_zeros(1), tensor.flatten()])[1:].view(tensor.shape)
+    assert moved.data_ptr() % 16
+    return moved
+
+
 class Operators(TorchDispatchMode):
     """Notes every operator that is called."""
 
