@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from contender import Contender, Kind
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from requant_kernels import DenseSparseLinear
 from requant_kernels.formats import LayerSpec, SparseWeight
+from requant_kernels.formats.activations import ACTIVATIONS, ROUNDED_FORMATS
 
 SPARSE_PERCENT = 0.5
 UNIFORM_GROUP_SIZE = 128
@@ -50,25 +49,13 @@ def is_supported(format: Format) -> bool:
     return True
 
 
-def has_int8_activations() -> bool:
-    """Whether a layer of this version can be asked for `activations="int8"`."""
-    return "activations" in inspect.signature(DenseSparseLinear.from_linear).parameters
-
-
 @functools.cache
-def _sample(format: Format, sparse_percent: float, activations: str = "16bit") -> DenseSparseLinear:
+def _sample(format: Format, sparse_percent: float) -> DenseSparseLinear:
     out_features, in_features = SAMPLE_SHAPE
     linear = nn.Linear(in_features, out_features, bias=False)
-    table = {"table": format.table} if format.format == "lut" else {}
-    options: dict[str, Any] = table | _activations_option(activations)
     return DenseSparseLinear.from_linear(
-        linear, format=format.format, bits=format.bits, sparse_percent=sparse_percent, **options
+        linear, format=format.format, bits=format.bits, sparse_percent=sparse_percent, table=format.table
     )
-
-
-def _activations_option(activations: str) -> dict[str, Any]:
-    """Nothing for the default, so that versions without the option serve as well."""
-    return {"activations": activations} if activations != "16bit" else {}
 
 
 def random_layer(
@@ -77,7 +64,7 @@ def random_layer(
     """As large and of the same kinds of values as a real layer, without the time that quantizing takes: every tensor
     of the dense part is drawn from the same tensor of a small quantized layer.
     """
-    sample = _sample(format, 0.0, activations)
+    sample = _sample(format, 0.0)
     spec: LayerSpec = replace(sample.spec, shape=(out_features, in_features))
     layer = DenseSparseLinear.from_spec(spec)
     for name in spec.tensors():
@@ -88,7 +75,7 @@ def random_layer(
     if sparse_percent:
         mask = torch.rand(out_features, in_features) < sparse_percent / 100
         sparse = SparseWeight.from_dense(torch.randn(out_features, in_features), mask)
-    return DenseSparseLinear(layer.dense, sparse, **_activations_option(activations))
+    return DenseSparseLinear(layer.dense, sparse, activations=activations)
 
 
 class QuantizedLayer:
@@ -117,8 +104,7 @@ def contender(format: Format, sparse_percent: float = 0.0, activations: str = "1
 
 def contenders() -> Iterator[Contender]:
     """All that this version supports."""
-    activations = ("16bit", "int8") if has_int8_activations() else ("16bit",)
     for format in filter(is_supported, FORMATS):
-        for kind in activations:
+        for kind in ACTIVATIONS if format.format in ROUNDED_FORMATS else ACTIVATIONS[:1]:
             for sparse_percent in (0.0, SPARSE_PERCENT):
                 yield contender(format, sparse_percent, kind)

@@ -10,7 +10,7 @@ from requant_kernels.embedding import QuantizedEmbedding
 from requant_kernels.errors import CheckpointError
 from requant_kernels.formats import DenseWeight, LayerSpec, LutWeight, SparseWeight, TrellisWeight, UniformWeight
 from requant_kernels.integrations import register_with_transformers
-from requant_kernels.linear import DenseSparseLinear
+from requant_kernels.linear import DenseSparseLinear, set_activations
 from requant_kernels.merge import merge_linears
 from requant_kernels.version import __version__
 
@@ -26,6 +26,7 @@ __all__ = [
     "UniformWeight",
     "__version__",
     "merge_linears",
+    "set_activations",
     "use_backend",
 ]
 

@@ -42,6 +42,7 @@ def linear(
     y: int,
     threads: int,
     prefill: bool,
+    int8_activations: bool,
     /,
 ) -> None: ...
 def dequantize(

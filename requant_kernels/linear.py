@@ -18,6 +18,7 @@ from requant_kernels.formats import (
     UniformWeight,
     trellis,
 )
+from requant_kernels.formats.activations import ACTIVATIONS
 from requant_kernels.formats.rounding import SHARED_TABLES, round_to_quantiles, round_to_shared_table, round_uniform
 from requant_kernels.formats.spec import dtype_name
 from requant_kernels.formats.storage import FLOAT_DTYPES, bits_per_weight, check
@@ -57,6 +58,7 @@ class DenseSparseLinear(nn.Module):
     significant: int
     codes: Tensor
     bias: Tensor | None
+    _activations: str = ACTIVATIONS[0]
     merged: MergedPart | None = None
     """Where `merge_linears` left the means to compute this layer together with its siblings."""
 
@@ -68,8 +70,10 @@ class DenseSparseLinear(nn.Module):
         *,
         outliers: int = 0,
         significant: int = 0,
+        activations: str = ACTIVATIONS[0],
     ) -> None:
-        """`outliers` and `significant` tell how many entries of `sparse` were kept for which reason.
+        """`outliers` and `significant` tell how many entries of `sparse` were kept for which reason; `activations`
+        whether x may be rounded to 8 bits ("int8", see `formats.activations`) or not ("16bit").
 
         Raises ValueError if the parts do not belong together.
         """
@@ -89,6 +93,7 @@ class DenseSparseLinear(nn.Module):
         self._set_geometry(dense.format, dense.bits, dense.group_size, (dense.out_features, dense.in_features))
         self.code = dense.code if isinstance(dense, TrellisWeight) else None
         self.outliers, self.significant = outliers, significant
+        self.activations = activations
         self._set_buffers(tensors)
         self.prepare()
 
@@ -104,6 +109,7 @@ class DenseSparseLinear(nn.Module):
         module._set_geometry(spec.format, spec.bits, spec.group_size, spec.shape)
         module.code = spec.code
         module.outliers, module.significant = spec.outliers, spec.significant
+        module.activations = spec.activations
         expected = spec.tensors()
         if spec.bias:
             expected["bias"] = ((spec.shape[0],), dtype)
@@ -123,6 +129,7 @@ class DenseSparseLinear(nn.Module):
         symmetric: bool = False,
         table: str = "row",
         code: str = "1mad",
+        activations: str = ACTIVATIONS[0],
     ) -> DenseSparseLinear:
         """The quick way, for tests and benchmarks: round to nearest (uniform), tables at quantiles of each row
         (lut, table="row") or NF4 / FP4 (lut, table="nf4" or "fp4"), or the trellis encoder (trellis, code="1mad",
@@ -150,7 +157,7 @@ class DenseSparseLinear(nn.Module):
         mask = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
         mask[residual.abs().flatten().topk(kept).indices] = True
         sparse = SparseWeight.from_dense(residual, mask.view_as(weight)) if kept else None
-        return cls(dense, sparse, linear.bias, outliers=kept)
+        return cls(dense, sparse, linear.bias, outliers=kept, activations=activations)
 
     def _set_geometry(self, format: str, bits: int, group_size: int, shape: tuple[int, int]) -> None:
         self.format, self.bits, self.group_size = format, bits, group_size
@@ -192,6 +199,19 @@ class DenseSparseLinear(nn.Module):
         return self
 
     @property
+    def activations(self) -> str:
+        """What the layer may do with its inputs, one of `formats.activations.ACTIVATIONS`. Setting it ends being merged
+        and raises ValueError for another value.
+        """
+        return self._activations
+
+    @activations.setter
+    def activations(self, activations: str) -> None:
+        check("activations", activations, ACTIVATIONS)
+        self._activations = activations
+        self.merged = None
+
+    @property
     def operands(self) -> WeightOperands:
         """D + S as kernels receive it, over this layer's buffers."""
         buffers: dict[str, Any] = self._buffers
@@ -220,12 +240,12 @@ class DenseSparseLinear(nn.Module):
                 self._refuse(x)
             if self.merged is not None and (y := self.merged.output(buffers, x)) is not None:
                 return y
-            return ops.linear_unchecked(x, self.operands, buffers["bias"], ops.ACTIVATIONS[0])
+            return ops.linear_unchecked(x, self.operands, buffers["bias"], self._activations)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if x.shape[-1:] != (self.in_features,):
             self._refuse(x)
-        arguments = self.operands.linear_arguments(buffers["bias"], ops.ACTIVATIONS[0])
+        arguments = self.operands.linear_arguments(buffers["bias"], self._activations)
         return ops.linear_operator(self.format)(x, *arguments)
 
     def _refuse(self, x: Tensor) -> None:
@@ -264,6 +284,7 @@ class DenseSparseLinear(nn.Module):
             columns_dtype=None if sparse is None else dtype_name(sparse.columns.dtype),
             bias=self.bias is not None,
             code=self.code,
+            activations=self.activations,
         )
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -292,8 +313,23 @@ class DenseSparseLinear(nn.Module):
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, format={self.format}, "
             f"bits={self.bits}, group_size={self.group_size}, sparse={sparse_percent:.2f} %, "
-            f"bias={self.bias is not None}"
+            f"bias={self.bias is not None}, activations={self.activations}"
         )
+
+
+def set_activations(model: nn.Module, activations: str) -> None:
+    """Lets all quantized linear layers of `model` round their inputs to 8 bits ("int8") or not ("16bit").
+
+    If the model has a quantization config, that says so too, and so do checkpoints saved from then on. Layers that were
+    merged are so no longer. Raises ValueError for another value.
+    """
+    check("activations", activations, ACTIVATIONS)
+    checkpoint = getattr(getattr(getattr(model, "config", None), "quantization_config", None), "checkpoint", None)
+    for name, layer in model.named_modules():
+        if isinstance(layer, DenseSparseLinear):
+            layer.activations = activations
+            if checkpoint is not None and name in checkpoint.modules:
+                checkpoint.modules[name] = layer.spec
 
 
 def _prepare_after_loading(module: nn.Module, _incompatible_keys: Any) -> None:

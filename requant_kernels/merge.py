@@ -54,9 +54,9 @@ ABSENT_BIAS = -0.0
 def merge_linears(model: nn.Module) -> list[tuple[str, ...]]:
     """Merges what can be merged in `model`, in place, and returns the names of the layers of each merged group.
 
-    Siblings are merged if they agree in format, bits, group size, symmetry, dtypes, input features and device; others
-    are left alone. Moving a layer to another device or loading another state dict into it takes it out of its group;
-    calling this function again merges it anew.
+    Siblings are merged if they agree in format, bits, group size, symmetry, dtypes, activations, input features and
+    device; others are left alone. Moving a layer to another device, loading another state dict into it or setting its
+    activations takes it out of its group; calling this function again merges it anew.
     """
     merged = []
     for name, parent in model.named_modules():
@@ -132,7 +132,7 @@ class _Group:
             return None
         if not dispatch.may_be_merged(self._layer.format, x.device.type, x.numel() // x.shape[-1]):
             return None
-        y = ops.linear_unchecked(x, self._layer.operands, self._layer.bias, ops.ACTIVATIONS[0])
+        y = ops.linear_unchecked(x, self._layer.operands, self._layer.bias, self._layer.activations)
         outputs = dict(enumerate(y.split(self._rows, dim=-1)[::2]))
         mine = outputs.pop(position)
         self._forget(thread)
@@ -174,7 +174,7 @@ def _groups(layers: Mapping[str, Any]) -> list[dict[str, DenseSparseLinear]]:
 
 def _fit(a: DenseSparseLinear, b: DenseSparseLinear) -> bool:
     first, second = a.spec, b.spec
-    fields = ("format", "bits", "group_size", "symmetric", "table", "scale_dtype", "table_dtype")
+    fields = ("format", "bits", "group_size", "symmetric", "table", "scale_dtype", "table_dtype", "activations")
     if a is b or any(getattr(first, field) != getattr(second, field) for field in fields):
         return False
     if a.in_features != b.in_features or a.codes.device != b.codes.device:
@@ -196,7 +196,7 @@ def _merge(layers: list[DenseSparseLinear]) -> None:
     ]
     operands = first.operands._replace(dense=tuple(tensors), out_features=sum(tiles) * TILE_ROWS)
     sparse, bias = _concatenate_sparse(layers), _concatenate_biases(layers)
-    whole = DenseSparseLinear(operands.dense_weight, sparse, bias)
+    whole = DenseSparseLinear(operands.dense_weight, sparse, bias, activations=first.activations)
     group = _Group(whole, [layer.out_features for layer in layers])
     first_tile = first_entry = 0
     for position, layer in enumerate(layers):

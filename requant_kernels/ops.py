@@ -9,7 +9,7 @@
 
 The tensors are those of `requant_kernels.formats`. y has the dtype of x; both parts accumulate in fp32. x and the bias
 have gradients, the codes have none. A wrong call raises ValueError that names the argument, what it was and what was
-expected. The kernels come from `requant_kernels.dispatch`.
+expected. `activations` is one of `formats.activations.ACTIVATIONS`. The kernels come from `requant_kernels.dispatch`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from torch import Tensor
 
 from requant_kernels import dispatch
 from requant_kernels.formats import DENSE_FORMATS, tile16, trellis
+from requant_kernels.formats.activations import ACTIVATIONS
 from requant_kernels.formats.sparse import VALUE_DTYPES, columns_dtype
 from requant_kernels.formats.storage import FLOAT_DTYPES, check
 from requant_kernels.formats.uniform import check_group_size
 from requant_kernels.operands import WeightOperands
-
-ACTIVATIONS = ("16bit",)
 
 _SPARSE = ("Tensor? row_offsets", "Tensor? columns", "Tensor? values")
 

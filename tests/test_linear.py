@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from requant_kernels import DenseSparseLinear, SparseWeight, UniformWeight
+from requant_kernels import DenseSparseLinear, SparseWeight, UniformWeight, set_activations
 from requant_kernels.linear import _may_bypass_the_operator
 from requant_kernels.memory import ALIGNMENT_BYTES
 
@@ -148,6 +148,35 @@ def test_buffers_from_anywhere_are_brought_to_aligned_addresses(layer):
     layer.prepare()
     assert layer.codes.data_ptr() % ALIGNMENT_BYTES == 0
     assert torch.equal(layer(x), y)
+
+
+def test_int8_activations_are_chosen_by_layer_or_for_a_model(layer):
+    linear = nn.Linear(100, 50)
+    torch.manual_seed(0)
+    first = DenseSparseLinear.from_linear(linear, bits=4)
+    second = DenseSparseLinear.from_linear(linear, bits=4, activations="int8")
+    assert (first.activations, second.activations) == ("16bit", "int8")
+    x = torch.randn(3, 100)
+    exact, rounded = first(x), second(x)
+    assert 1e-3 < (exact - rounded).norm() / exact.norm() < 2e-2
+    assert torch.equal(second(x.clone().requires_grad_()).detach(), rounded)
+    model = nn.Sequential(first, nn.Linear(50, 100), nn.Sequential(second))
+    set_activations(model, "16bit")
+    assert torch.equal(second(x), exact)
+    set_activations(model, "int8")
+    assert torch.equal(first(x), rounded)
+    assert torch.equal(copy.deepcopy(first)(x), rounded)
+    assert torch.equal(DenseSparseLinear(first.dense, first.sparse, first.bias, activations="int8")(x), rounded)
+
+
+def test_unknown_activations_are_refused(layer):
+    for choose in (
+        lambda: setattr(layer, "activations", "int4"),
+        lambda: set_activations(layer, "int4"),
+        lambda: DenseSparseLinear(layer.dense, activations="int4"),
+    ):
+        with pytest.raises(ValueError, match="activations must be one of 16bit, int8, got int4"):
+            choose()
 
 
 def test_a_model_of_these_layers_trains_what_lies_below(layer):

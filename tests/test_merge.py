@@ -12,7 +12,7 @@ from tiny_model import logits, make_model, quantize_quickly
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from requant_kernels import DenseSparseLinear, merge_linears, use_backend
+from requant_kernels import DenseSparseLinear, merge_linears, set_activations, use_backend
 from requant_kernels.checkpoint import save_checkpoint
 
 OPTIONS = {
@@ -20,6 +20,8 @@ OPTIONS = {
     "symmetric": {"bits": 3, "symmetric": True, "group_size": 32},
     "rows": {"format": "lut", "bits": 3},
     "shared": {"format": "lut", "bits": 4, "table": "nf4", "group_size": 64},
+    "int8": {"bits": 4, "activations": "int8"},
+    "int8 rows": {"format": "lut", "bits": 2, "activations": "int8"},
 }
 NAMES = ("q_proj", "k_proj", "v_proj")
 
@@ -116,6 +118,7 @@ def test_layers_with_and_without_a_sparse_part():
         {"symmetric": True},
         {"format": "lut"},
         {"format": "lut", "table": "nf4"},
+        {"activations": "int8"},
     ],
 )
 def test_layers_that_differ_are_left_alone(other):
@@ -254,6 +257,19 @@ def test_loading_a_state_dict_ends_it_and_merging_again_is_possible(calls):
     assert same(merged(x), other(x))
     assert merged.to(torch.bfloat16).q_proj.merged is not None, "nothing has moved"
     assert merged.to("meta").q_proj.merged is None
+
+
+def test_setting_activations_ends_it_and_merging_again_is_possible(calls):
+    plain, merged = both()
+    set_activations(merged, "int8")
+    assert merged.q_proj.merged is None
+    x = torch.randn(1, 100)
+    rounded = merged(x)
+    assert not same(rounded, plain(x))
+    assert merge_linears(merged) == [NAMES]
+    calls.clear()
+    assert same(merged(x), rounded)
+    assert calls == [96]
 
 
 def test_copies_are_merged_among_themselves(calls):

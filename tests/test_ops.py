@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from requant_kernels import DenseSparseLinear
+from requant_kernels import DenseSparseLinear, use_backend
 
 LAYERS = {
     "uniform": {"format": "uniform", "bits": 3, "group_size": 64},
@@ -27,16 +27,17 @@ def operator(layer):
 
 def arguments_of(layer, **changes):
     """The operator's arguments after x, some of them replaced by name."""
-    values = layer.operands.linear_arguments(layer.bias, "16bit")
+    values = layer.operands.linear_arguments(layer.bias, layer.activations)
     names = [argument.name for argument in operator(layer)._schema.arguments[1:]]
     assert changes.keys() <= set(names)
     return [changes.get(name, value) for name, value in zip(names, values, strict=True)]
 
 
+@pytest.mark.parametrize("activations", ["16bit", "int8"])
 @pytest.mark.parametrize("requires_grad", [True, False])
-def test_opcheck(layer, requires_grad):
+def test_opcheck(layer, requires_grad, activations):
     x = torch.randn(3, 100, requires_grad=requires_grad)
-    torch.library.opcheck(operator(layer), (x, *arguments_of(layer)))
+    torch.library.opcheck(operator(layer), (x, *arguments_of(layer, activations=activations)))
 
 
 def test_opcheck_dequantize(layer):
@@ -54,6 +55,18 @@ def test_the_result_is_x_times_dense_plus_sparse(layer, shape):
     assert torch.allclose(y.double(), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(100,), (2, 3, 100), (40, 100), (0, 100)])
+def test_int8_activations_are_what_the_reference_makes_of_them(layer, shape):
+    x = torch.randn(shape)
+    arguments = arguments_of(layer, activations="int8")
+    y = operator(layer)(x, *arguments)
+    with use_backend("reference"):
+        expected = operator(layer)(x, *arguments)
+    assert torch.allclose(y, expected, atol=1e-4)
+    exact = operator(layer)(x, *arguments_of(layer))
+    assert torch.equal(y, exact) == (layer.format == "trellis" or x.numel() == 0)
+
+
 def test_gradients_of_x_and_bias(layer):
     layer.bias.requires_grad_()
     x = torch.randn(4, 100, requires_grad=True)
@@ -63,8 +76,10 @@ def test_gradients_of_x_and_bias(layer):
     assert torch.allclose(layer.bias.grad, weights.sum(0), atol=1e-5)
 
 
-def test_compiles_without_graph_breaks(layer):
+@pytest.mark.parametrize("activations", ["16bit", "int8"])
+def test_compiles_without_graph_breaks(layer, activations):
     torch._dynamo.reset()  # the layers before count towards the limit of recompilations
+    layer.activations = activations
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     for tokens in (1, 5, 40):
         x = torch.randn(tokens, 100)
@@ -79,7 +94,7 @@ WRONG = {
     "bias": (torch.zeros(49), r"bias must have shape \[50\], got \[49\]"),
     "columns": (None, "row_offsets, columns and values must be given together"),
     "row_offsets": (torch.zeros(51), "row_offsets must have dtype torch.int32, got torch.float32"),
-    "activations": ("int8", "activations must be one of 16bit, got int8"),
+    "activations": ("int4", "activations must be one of 16bit, int8, got int4"),
 }
 
 

@@ -48,7 +48,7 @@ Weight lut_weight(Address codes, Address table, Address scale, int table_dtype, 
 const InstructionSet& instruction_set(int index) { return instruction_sets().at(static_cast<size_t>(index)); }
 
 void linear(int isa, const Weight& weight, Address x, int x_dtype, int64_t tokens, Address bias, int bias_dtype,
-            Address y, int threads, bool prefill) {
+            Address y, int threads, bool prefill, bool int8_activations) {
   if (tokens < 1) throw std::invalid_argument("tokens must be at least 1, got " + std::to_string(tokens));
   const InstructionSet& set = instruction_set(isa);
   const Kernels& kernels = weight.table == nullptr ? *set.uniform : *set.lut;
@@ -62,7 +62,9 @@ void linear(int isa, const Weight& weight, Address x, int x_dtype, int64_t token
                                   threads,
                                   set.use_matrix_tiles};
   const py::gil_scoped_release released;
-  if (prefill) {
+  if (int8_activations && set.int8_activations->gains(arguments, prefill)) {
+    set.int8_activations->linear(arguments);
+  } else if (prefill) {
     set.prefill->run(arguments, kernels.decode_panels);
   } else {
     if (tokens > kMaxTokens) {

@@ -89,6 +89,13 @@ struct Prefill {
   void (*run)(const LinearArguments&, DecodePanels);
 };
 
+// The kernel of `uniform` and `lut` that rounds inputs to 8 bits, for any number of tokens, compiled once per
+// instruction set.
+struct Int8Activations {
+  bool (*gains)(const LinearArguments&, bool prefill);  // whether it is faster than the kernels that do not round
+  void (*linear)(const LinearArguments&);
+};
+
 // Those of format `trellis`. A product that somebody else computes goes between rotate_inputs, which writes
 // [tokens, in_padded], and finish_outputs, which reads [tokens, out_padded], with rows of decode_rotated,
 // [row_end - row_begin, in_padded]; tokens and row_end (up to out_padded) have no other limit.

@@ -24,8 +24,8 @@ namespace {
 
 const std::vector<InstructionSet>& instruction_sets() {
   static const std::vector<InstructionSet> available = [] {
-    std::vector<InstructionSet> sets{
-        {"scalar", &scalar::kUniform, &scalar::kLut, &scalar::kPrefill, &scalar::kTrellis, scalar::viterbi, false}};
+    std::vector<InstructionSet> sets{{"scalar", &scalar::kUniform, &scalar::kLut, &scalar::kPrefill,
+                                      &scalar::kInt8Activations, &scalar::kTrellis, scalar::viterbi, false}};
 #ifdef REQUANT_X86
     __builtin_cpu_init();
     const bool has_avx2 =
@@ -33,16 +33,17 @@ const std::vector<InstructionSet>& instruction_sets() {
     const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (has_avx2)
-      sets.push_back({"avx2", &avx2::kUniform, &avx2::kLut, &avx2::kPrefill, &avx2::kTrellis, avx2::viterbi, false});
+      sets.push_back({"avx2", &avx2::kUniform, &avx2::kLut, &avx2::kPrefill, &avx2::kInt8Activations, &avx2::kTrellis,
+                      avx2::viterbi, false});
     if (has_avx512)
-      sets.push_back(
-          {"avx512", &avx512::kUniform, &avx512::kLut, &avx512::kPrefill, &avx512::kTrellis, avx512::viterbi, false});
+      sets.push_back({"avx512", &avx512::kUniform, &avx512::kLut, &avx512::kPrefill, &avx512::kInt8Activations,
+                      &avx512::kTrellis, avx512::viterbi, false});
     if (has_avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni")) {
       sets.push_back({"avx512bf16", &avx512bf16::kUniform, &avx512bf16::kLut, &avx512bf16::kPrefill,
-                      &avx512bf16::kTrellis, avx512bf16::viterbi, false});
+                      &avx512bf16::kInt8Activations, &avx512bf16::kTrellis, avx512bf16::viterbi, false});
       if (may_use_matrix_tiles())
-        sets.push_back({"amx", &avx512bf16::kUniform, &avx512bf16::kLut, &avx512bf16::kPrefill, &avx512bf16::kTrellis,
-                        avx512bf16::viterbi, true});
+        sets.push_back({"amx", &avx512bf16::kUniform, &avx512bf16::kLut, &avx512bf16::kPrefill,
+                        &avx512bf16::kInt8Activations, &avx512bf16::kTrellis, avx512bf16::viterbi, true});
     }
 #endif
     return sets;

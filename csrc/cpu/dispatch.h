@@ -14,6 +14,7 @@ struct InstructionSet {
   const Kernels* uniform;
   const Kernels* lut;
   const Prefill* prefill;
+  const Int8Activations* int8_activations;
   const TrellisKernels* trellis;
   void (*viterbi)(const ViterbiArguments&);
   bool use_matrix_tiles;

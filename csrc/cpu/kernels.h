@@ -9,13 +9,14 @@
 namespace requant::cpu {
 
 // Defined once per instruction set, in namespace requant::cpu::<isa>.
-#define REQUANT_DECLARE_KERNELS(isa)     \
-  namespace isa {                        \
-  extern const Kernels kUniform;         \
-  extern const Kernels kLut;             \
-  extern const Prefill kPrefill;         \
-  extern const TrellisKernels kTrellis;  \
-  void viterbi(const ViterbiArguments&); \
+#define REQUANT_DECLARE_KERNELS(isa)             \
+  namespace isa {                                \
+  extern const Kernels kUniform;                 \
+  extern const Kernels kLut;                     \
+  extern const Prefill kPrefill;                 \
+  extern const Int8Activations kInt8Activations; \
+  extern const TrellisKernels kTrellis;          \
+  void viterbi(const ViterbiArguments&);         \
   }
 
 REQUANT_DECLARE_KERNELS(scalar)

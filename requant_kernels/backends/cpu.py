@@ -112,7 +112,7 @@ def _call(
 
 def _linear(prefill: bool, x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
     weight = _indexed(weight)
-    return _call(_cpu.linear, native_weight(_cpu, weight), x, weight, bias, prefill)
+    return _call(_cpu.linear, native_weight(_cpu, weight), x, weight, bias, prefill, activations == "int8")
 
 
 few_tokens = functools.partial(_linear, False)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from requant_kernels.dispatch import Backend
 from requant_kernels.formats import DENSE_FORMATS
+from requant_kernels.formats.activations import ROUNDED_FORMATS, round_activations
 from requant_kernels.formats.tile16 import TILE_ROWS
 from requant_kernels.operands import WeightOperands
 
@@ -23,11 +24,24 @@ def dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
 
 
 def linear(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
-    """y = x @ (D + S).T + bias in fp32, rounded to x's dtype, [..., out_features]."""
-    y = x.float() @ dequantize(weight, torch.float32).T
+    """y = x @ (D + S).T + bias in fp32, rounded to x's dtype, [..., out_features].
+
+    With activations "int8", D of the ROUNDED_FORMATS is multiplied with x rounded, and S with x as it is.
+    """
+    if activations == "int8" and weight.format in ROUNDED_FORMATS:
+        y = _rounded_linear(x, weight)
+    else:
+        y = x.float() @ dequantize(weight, torch.float32).T
     if bias is not None:
         y += bias.float()
     return y.to(x.dtype)
+
+
+def _rounded_linear(x: Tensor, weight: WeightOperands) -> Tensor:
+    _, group_size = weight.parameters
+    y = round_activations(x, group_size) @ weight.dense_weight.dequantize().T
+    sparse = weight.sparse_weight
+    return y if sparse is None else y + x.float() @ sparse.to_dense().T
 
 
 def embedding(indices: Tensor, weight: WeightOperands, dtype: torch.dtype) -> Tensor:

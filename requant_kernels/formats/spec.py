@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from requant_kernels.formats import tile16, trellis
+from requant_kernels.formats.activations import ACTIVATIONS
 from requant_kernels.formats.lut import LutWeight
 from requant_kernels.formats.sparse import VALUE_DTYPES, columns_dtype
 from requant_kernels.formats.storage import FLOAT_DTYPES, check
@@ -54,6 +55,8 @@ class LayerSpec:
     bias: bool
     code: str | None = None
     """trellis: how values follow from states. Specs of other formats may lack this field."""
+    activations: str = ACTIVATIONS[0]
+    """What a layer may do with its inputs (`formats.activations`); a spec that lacks this field allows no rounding."""
 
     def __post_init__(self) -> None:
         check("format", self.format, DENSE_FORMATS)
@@ -78,6 +81,7 @@ class LayerSpec:
         check("values_dtype", self.values_dtype, tuple(map(dtype_name, VALUE_DTYPES)) if sparse else (None,))
         check("columns_dtype", self.columns_dtype, (dtype_name(columns_dtype(self.shape[1])),) if sparse else (None,))
         check("bias", self.bias, (True, False))
+        check("activations", self.activations, ACTIVATIONS)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

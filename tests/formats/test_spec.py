@@ -67,6 +67,7 @@ GOOD = {
         ({"code": "1mad"}, "code must be one of None, got 1mad"),
         ({"format": "trellis"}, "code must be one of 1mad, 3inst, hyb, got None"),
         ({"bias": "yes"}, "bias must be one of True, False, got yes"),
+        ({"activations": "int4"}, "activations must be one of 16bit, int8, got int4"),
     ],
 )
 def test_impossible_entries_are_refused_by_name(changes, message):
@@ -75,8 +76,13 @@ def test_impossible_entries_are_refused_by_name(changes, message):
         LayerSpec.from_dict(GOOD | changes, "model.layers.0")
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(LayerSpec) if field.name != "code"])
-def test_every_field_but_the_code_is_required(name):
+LATER_FIELDS = ("code", "activations")
+
+
+@pytest.mark.parametrize(
+    "name", [field.name for field in dataclasses.fields(LayerSpec) if field.name not in LATER_FIELDS]
+)
+def test_every_field_is_required_but_those_that_came_later(name):
     with pytest.raises(ValueError, match=f"missing field {name}"):
         LayerSpec.from_dict({key: value for key, value in GOOD.items() if key != name}, "x")
 

@@ -13,7 +13,7 @@ from damage import LAYER, drop_tensor, edit_modules, edit_tensor
 from tiny_model import SHARD_SIZE, logits, make_model, make_tokenizer, quantize_quickly
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from requant_kernels import DenseSparseLinear
+from requant_kernels import DenseSparseLinear, set_activations
 from requant_kernels.checkpoint import CHECKSUMS_FILE, CheckpointError, save_checkpoint
 from requant_kernels.integrations import register_with_transformers
 from requant_kernels.integrations.transformers import attach_quantization_config
@@ -108,6 +108,20 @@ def test_plain_save_pretrained_round_trips_config(tmp_path: Path) -> None:
     assert checkpoint.modules == {
         name: layer.spec for name, layer in model.named_modules() if isinstance(layer, DenseSparseLinear)
     }
+
+
+def test_activations_are_kept(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint)
+    exact = logits(model)
+    set_activations(model, "int8")
+    rounded = logits(model)
+    assert not torch.equal(rounded, exact)
+    model.save_pretrained(tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert loaded.model.layers[1].mlp.up_proj.activations == "int8"
+    assert torch.equal(logits(loaded), rounded)
+    set_activations(loaded, "16bit")
+    assert torch.equal(logits(loaded), exact)
 
 
 def test_a_model_without_quantized_layers_cannot_be_described() -> None:

@@ -22,6 +22,7 @@ struct Isa {
 
   using Words = __m256i;
   using Floats = __m256;
+  using Integers = __m256i;
 
   static Words load(const uint8_t* units) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(units)); }
   static Words load_bytes(const uint8_t* bytes) {
@@ -40,6 +41,27 @@ struct Isa {
   }
   static Words and_or(Words a, Words mask, Words b) { return _mm256_or_si256(_mm256_and_si256(a, mask), b); }
   static Words lookup_bytes(Words table, Words index) { return _mm256_shuffle_epi8(table, index); }
+  static Words repeat_bytes(const int8_t* sixteen) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
+  }
+
+  static Integers zero_integers() { return _mm256_setzero_si256(); }
+  static Integers add(Integers a, Integers b) { return _mm256_add_epi32(a, b); }
+  static Integers times_256(Integers a) { return _mm256_slli_epi32(a, 8); }
+  static Floats to_floats(const int32_t* integers) {
+    return _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(integers)));
+  }
+  template <bool kBelow128>
+  static Integers add_byte_products(Integers sum, Words unsigned_bytes, Words signed_bytes) {
+    if constexpr (kBelow128) {  // two products of at most 127 * 127 fit 16 bits
+      const Words pairs = _mm256_maddubs_epi16(unsigned_bytes, signed_bytes);
+      return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+    const Words even = _mm256_madd_epi16(_mm256_and_si256(unsigned_bytes, _mm256_set1_epi16(0x00ff)),
+                                         _mm256_srai_epi16(_mm256_slli_epi16(signed_bytes, 8), 8));
+    const Words odd = _mm256_madd_epi16(_mm256_srli_epi16(unsigned_bytes, 8), _mm256_srai_epi16(signed_bytes, 8));
+    return _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
+  }
 
   static void transpose_dwords(Words (&a)[4]) {
     const Words low01 = _mm256_unpacklo_epi32(a[0], a[1]), high01 = _mm256_unpackhi_epi32(a[0], a[1]);
@@ -90,6 +112,15 @@ struct Isa {
       const Floats high = _mm256_hadd_ps(slices[i + 2], slices[i + 3]);
       const Floats sums = _mm256_hadd_ps(low, high);  // rows 0 2 4 6 | 1 3 5 7
       store_lanes(sums, rows + 2 * i);
+    }
+  }
+  static void sum_rows(const Integers* slices, int32_t* rows) {
+    for (int i = 0; i < kSlices; i += 4) {  // as above
+      const Integers low = _mm256_hadd_epi32(slices[i], slices[i + 1]);
+      const Integers high = _mm256_hadd_epi32(slices[i + 2], slices[i + 3]);
+      const Integers sums = _mm256_hadd_epi32(low, high);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(rows + 2 * i),
+                          _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
     }
   }
   static void store_rows(Floats even, Floats odd, float* rows, int64_t stride) {

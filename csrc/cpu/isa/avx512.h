@@ -1,6 +1,7 @@
 // Instruction set `avx512`: AVX-512 F, BW, VL, DQ. One register is four rows. The vocabulary is explained in scalar.h.
 //
-// The translation unit of avx512bf16 includes this file too and adds `vdpbf16ps`: then kHasBf16Products is true.
+// The translation units of avx512bf16 include this file too and add `vdpbf16ps`, which makes kHasBf16Products true, and
+// `vpdpbusd`.
 #pragma once
 
 #include <immintrin.h>
@@ -26,6 +27,7 @@ struct Isa {
 
   using Words = __m512i;
   using Floats = __m512;
+  using Integers = int32_t __attribute__((vector_size(64)));  // as __m512i they would cost GCC 12 a move per product
 
 #ifdef __AVX512BF16__
   static constexpr bool kHasBf16Products = true;
@@ -56,6 +58,29 @@ struct Isa {
   static Words select(Words mask, Words a, Words b) { return _mm512_ternarylogic_epi32(mask, a, b, 0xca); }
   static Words and_or(Words a, Words mask, Words b) { return _mm512_ternarylogic_epi32(a, mask, b, 0xea); }
   static Words lookup_bytes(Words table, Words index) { return _mm512_shuffle_epi8(table, index); }
+  static Words repeat_bytes(const int8_t* sixteen) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
+  }
+
+  static Integers zero_integers() { return Integers{}; }
+  static Integers add(Integers a, Integers b) { return a + b; }
+  static Integers times_256(Integers a) { return as_integers(_mm512_slli_epi32(as_words(a), 8)); }
+  static Floats to_floats(const int32_t* integers) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(integers)); }
+  template <bool kBelow128>
+  static Integers add_byte_products(Integers sum, Words unsigned_bytes, Words signed_bytes) {
+#ifdef __AVX512VNNI__
+    return as_integers(_mm512_dpbusd_epi32(as_words(sum), unsigned_bytes, signed_bytes));
+#else
+    if constexpr (kBelow128) {  // two products of at most 127 * 127 fit 16 bits
+      const Words pairs = _mm512_maddubs_epi16(unsigned_bytes, signed_bytes);
+      return sum + as_integers(_mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    }
+    const Words even = _mm512_madd_epi16(_mm512_and_si512(unsigned_bytes, _mm512_set1_epi16(0x00ff)),
+                                         _mm512_srai_epi16(_mm512_slli_epi16(signed_bytes, 8), 8));
+    const Words odd = _mm512_madd_epi16(_mm512_srli_epi16(unsigned_bytes, 8), _mm512_srai_epi16(signed_bytes, 8));
+    return sum + as_integers(even) + as_integers(odd);
+#endif
+  }
 
   static void transpose_dwords(Words (&a)[4]) {
     const Words low01 = _mm512_unpacklo_epi32(a[0], a[1]), high01 = _mm512_unpackhi_epi32(a[0], a[1]);
@@ -100,6 +125,12 @@ struct Isa {
     const Floats sums = add(as_floats(_mm512_unpacklo_epi64(as_words(low), as_words(high))),
                             as_floats(_mm512_unpackhi_epi64(as_words(low), as_words(high))));
     store_lanes(sums, rows);
+  }
+  static void sum_rows(const Integers* slices, int32_t* rows) {
+    const Integers low = add_neighbours(slices[0], slices[1]), high = add_neighbours(slices[2], slices[3]);
+    const Integers sums = as_integers(_mm512_unpacklo_epi64(as_words(low), as_words(high))) +
+                          as_integers(_mm512_unpackhi_epi64(as_words(low), as_words(high)));
+    _mm512_storeu_si512(rows, _mm512_permutexvar_epi32(swapped_lanes(), as_words(sums)));
   }
   static void store_rows(Floats even, Floats odd, float* rows, int64_t stride) {
     const Floats first = _mm512_unpacklo_ps(even, odd), second = _mm512_unpackhi_ps(even, odd);
@@ -172,12 +203,12 @@ struct Isa {
     __m512 values;
   };
   // Place 4 * r + s from and to place 4 * s + r.
-  static Floats swap_lanes(Floats a) {
-    const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    return _mm512_permutexvar_ps(places, a);
-  }
+  static Words swapped_lanes() { return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); }
+  static Floats swap_lanes(Floats a) { return _mm512_permutexvar_ps(swapped_lanes(), a); }
   static Words upper_halves() { return _mm512_set1_epi32(static_cast<int>(0xffff0000)); }
   static Words as_words(Floats a) { return _mm512_castps_si512(a); }
+  static Words as_words(Integers a) { return reinterpret_cast<Words>(a); }
+  static Integers as_integers(Words a) { return reinterpret_cast<Integers>(a); }
   static Floats as_floats(Words a) { return _mm512_castsi512_ps(a); }
 #ifndef __AVX512BF16__
   static Words round_bits(Floats a) {
@@ -185,8 +216,13 @@ struct Isa {
     return _mm512_add_epi32(bits, _mm512_add_epi32(_mm512_set1_epi32(0x7fff), last));
   }
 #endif
+  // Of sums whose place 4 * r + s holds row r of slice s; rows are wanted in the order 4 * s + r.
   // In each lane: a0 + a2, b0 + b2, a1 + a3, b1 + b3.
   static Floats add_neighbours(Floats a, Floats b) { return add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); }
+  static Integers add_neighbours(Integers a, Integers b) {
+    return as_integers(_mm512_unpacklo_epi32(as_words(a), as_words(b))) +
+           as_integers(_mm512_unpackhi_epi32(as_words(a), as_words(b)));
+  }
   static void store_two_rows(__m512i two_rows, float* rows, int64_t stride) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(rows), _mm512_castsi512_si256(two_rows));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(rows + stride), _mm512_extracti64x4_epi64(two_rows, 1));

@@ -5,6 +5,7 @@
 //
 //   Words    one unit per row: eight 16-bit words
 //   Floats   four floats per row; the *even* Floats of a step belong to words 0, 2, 4, 6, the *odd* ones to 1, 3, 5, 7
+//   Integers four int32 per row
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,7 @@ struct Isa {
   using Words = uint16_t __attribute__((vector_size(16)));
   using Floats = float __attribute__((vector_size(16)));
   using Dwords = uint32_t __attribute__((vector_size(16)));
+  using Integers = int32_t __attribute__((vector_size(16)));
 
   static float as_float(uint32_t bits) {
     float value;
@@ -70,6 +72,28 @@ struct Isa {
     std::memcpy(indices, &index, sizeof indices);
     for (int i = 0; i < 16; ++i) found[i] = entries[indices[i]];
     return load(found);
+  }
+
+  // The same sixteen bytes for every row.
+  static Words repeat_bytes(const int8_t* sixteen) { return load(reinterpret_cast<const uint8_t*>(sixteen)); }
+
+  static Integers zero_integers() { return Integers{}; }
+  static Integers add(Integers a, Integers b) { return a + b; }
+  static Integers times_256(Integers a) { return a * 256; }
+  static Floats to_floats(const int32_t* integers) {
+    return Floats{static_cast<float>(integers[0]), static_cast<float>(integers[1]), static_cast<float>(integers[2]),
+                  static_cast<float>(integers[3])};
+  }
+  // Adds the products of four unsigned and four signed bytes to each integer. The unsigned ones are below 128 if
+  // kBelow128, none of the signed ones is -128.
+  template <bool kBelow128>
+  static Integers add_byte_products(Integers sum, Words unsigned_bytes, Words signed_bytes) {
+    uint8_t a[16];
+    int8_t b[16];
+    std::memcpy(a, &unsigned_bytes, sizeof a);
+    std::memcpy(b, &signed_bytes, sizeof b);
+    for (int i = 0; i < 16; ++i) sum[i / 4] += a[i] * b[i];
+    return sum;
   }
 
   // Four slices to four pairs (kernels/row_lanes.h): lane 4 r + s of register w is dword w of row r of slice s.
@@ -113,6 +137,11 @@ struct Isa {
 
   // rows[i] = the sum of the four floats of row i of the tile.
   static void sum_rows(const Floats* slices, float* rows) {
+    for (int row = 0; row < kTileRows; ++row) {
+      rows[row] = (slices[row][0] + slices[row][1]) + (slices[row][2] + slices[row][3]);
+    }
+  }
+  static void sum_rows(const Integers* slices, int32_t* rows) {
     for (int row = 0; row < kTileRows; ++row) {
       rows[row] = (slices[row][0] + slices[row][1]) + (slices[row][2] + slices[row][3]);
     }

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from requant.cli.options import Device, Dtype, Json, Merge, Model
+from requant.cli.options import Activations, Device, Dtype, Json, Merge, Model
 
 
 def benchmark(
@@ -17,6 +17,7 @@ def benchmark(
         str | None, typer.Option(metavar="MODEL", help="The unquantized model, measured beside it.")
     ] = None,
     merge: Merge = False,
+    activations: Activations = None,
     dtype: Dtype = None,
     device: Device = "cpu",
     json: Json = None,
@@ -24,22 +25,33 @@ def benchmark(
     """Measure prefill, decode and total milliseconds; medians, all contenders taking turns."""
     import torch
 
-    from requant.cli.session import check_json_target, console, emit, parse_device, parse_dtype, quiet_libraries
+    from requant.cli.session import (
+        check_activations,
+        check_json_target,
+        console,
+        emit,
+        parse_device,
+        parse_dtype,
+        quiet_libraries,
+    )
     from requant.models import check_source, load_model
     from requant.progress import RichProgress
     from requant.report import benchmark_table
     from requant.speed import Contender, measure
-    from requant_kernels import merge_linears
+    from requant_kernels import merge_linears, set_activations
     from requant_kernels.dispatch import live_backends
     from requant_kernels.integrations.transformers import is_quantized
 
     check_json_target(json)
+    check_activations(activations)
     chosen, target = parse_dtype(dtype), parse_device(device)
     for source in (model, baseline):
         if source is not None:
             check_source(source)
     quiet_libraries()
     loaded = load_model(model, chosen)[0].to(target)
+    if activations is not None:
+        set_activations(loaded, activations)
     if merge:
         merge_linears(loaded)
     contenders = []

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from requant.cli.options import Device, Dtype, Json, Merge, Model
+from requant.cli.options import Activations, Device, Dtype, Json, Merge, Model
 
 
 def generate(
@@ -17,6 +17,7 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int, typer.Option(help="For a temperature above 0.")] = 0,
     merge: Merge = False,
+    activations: Activations = None,
     dtype: Dtype = None,
     device: Device = "cpu",
     json: Json = None,
@@ -28,6 +29,7 @@ def generate(
 
     from requant.cli.session import (
         JSON_TO_STDOUT,
+        check_activations,
         check_json_target,
         console,
         emit,
@@ -37,13 +39,16 @@ def generate(
     )
     from requant.generation import encode_prompt, stream_text
     from requant.models import load_model
-    from requant_kernels import merge_linears
+    from requant_kernels import merge_linears, set_activations
 
     check_json_target(json)
+    check_activations(activations)
     target, chosen = parse_device(device), parse_dtype(dtype)
     quiet_libraries()
     loaded, tokenizer = load_model(model, chosen)
     loaded.to(target)
+    if activations is not None:
+        set_activations(loaded, activations)
     if merge:
         merge_linears(loaded)
     torch.manual_seed(seed)

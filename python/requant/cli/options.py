@@ -14,6 +14,14 @@ Json = Annotated[
 Merge = Annotated[
     bool, typer.Option("--merge", help="Compute q/k/v and gate/up projections of a quantized model in one call each.")
 ]
+Activations = Annotated[
+    str | None,
+    typer.Option(
+        metavar="16bit|int8",
+        help="int8: layers of a quantized model may round their inputs to 8 bits, which is faster. The model's own by "
+        "default, which is 16bit unless it says so.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[
     str | None, typer.Option(metavar="DTYPE", help="bfloat16, float16 or float32; the model's own by default.")

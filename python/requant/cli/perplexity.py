@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from requant.cli.options import Device, Dtype, Json, Model
+from requant.cli.options import Activations, Device, Dtype, Json, Model
 
 
 def perplexity(
@@ -20,23 +20,36 @@ def perplexity(
         str, typer.Option(help="BOS token: auto (as the tokenizer does it), yes (every window) or no.")
     ] = "auto",
     stride: Annotated[int | None, typer.Option(help="Slide the window by so many tokens instead.")] = None,
+    activations: Activations = None,
     dtype: Dtype = None,
     device: Device = "cpu",
     json: Json = None,
 ) -> None:
     """Measure perplexity on a text, by the paper's protocol: adjacent windows, each predicted on its own."""
-    from requant.cli.session import check_json_target, console, emit, parse_device, parse_dtype, quiet_libraries
+    from requant.cli.session import (
+        check_activations,
+        check_json_target,
+        console,
+        emit,
+        parse_device,
+        parse_dtype,
+        quiet_libraries,
+    )
     from requant.data import load_text
     from requant.evaluate import perplexity as measure_perplexity
     from requant.models import load_model
     from requant.progress import RichProgress
     from requant.report import model_bits, perplexity_table
+    from requant_kernels import set_activations
 
     check_json_target(json)
+    check_activations(activations)
     chosen, target = parse_dtype(dtype), parse_device(device)
     content = load_text(text, split="evaluation")
     quiet_libraries()
     loaded, tokenizer = load_model(model, chosen)
+    if activations is not None:
+        set_activations(loaded, activations)
     measured = measure_perplexity(
         loaded.to(target),
         tokenizer,

@@ -58,6 +58,15 @@ def parse_device(name: str) -> torch.device:
     return device
 
 
+def check_activations(name: str | None) -> None:
+    """Raises InputError unless layers know the name; None leaves them as they are."""
+    from requant.errors import InputError
+    from requant_kernels.formats.activations import ACTIVATIONS
+
+    if name is not None and name not in ACTIVATIONS:
+        raise InputError(f"--activations must be one of {', '.join(ACTIVATIONS)}, got {name}")
+
+
 def check_json_target(target: str | None) -> None:
     """Raises InputError, before the long work, if the JSON file cannot be written."""
     from requant.errors import InputError

@@ -56,6 +56,13 @@ def test_missing_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str], c
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", ["perplexity", "generate", "benchmark"])
+def test_unknown_activations(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    extra = ["--prompt", "x"] if command == "generate" else []
+    assert run([command, str(tiny_checkpoint), *extra, "--activations", "int4"]) == 2
+    expect_one_line(capsys, "--activations must be one of 16bit, int8, got int4")
+
+
 def test_existing_output(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = source / "out"
     out.mkdir()

@@ -70,6 +70,19 @@ def test_an_8_bit_head_from_quantizing_to_speaking(
     assert {row["backend"] for row in measured["results"]} == {"cpu", "reference"}
 
 
+def test_int8_activations_on_request(tiny_checkpoint: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measure = ["perplexity", tiny_checkpoint, "--text", text, "--window", "64", "--windows", "2"]
+    exact, same, rounded = (
+        run_json(capsys, *measure, *option)["perplexity"]
+        for option in ([], ["--activations", "16bit"], ["--activations", "int8"])
+    )
+    assert exact == same != rounded == pytest.approx(exact, rel=0.05)
+    option = ["--activations", "int8", "--merge"]
+    assert run_json(capsys, "generate", tiny_checkpoint, "--prompt", "The fox", "--tokens", "2", *option)["tokens"] >= 1
+    measured = run_json(capsys, "benchmark", tiny_checkpoint, "--prefill", "4", "--decode", "1", *option)
+    assert {row["backend"] for row in measured["results"]} == {"cpu", "reference"}
+
+
 def test_quantize_twice_gives_equal_bytes(tiny_source: Path, tmp_path: Path, text: Path) -> None:
     contents = []
     for place in ("a", "b"):
