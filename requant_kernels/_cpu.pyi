@@ -92,22 +92,6 @@ def trellis_linear(
     threads: int,
     /,
 ) -> None: ...
-def trellis_rotate_inputs(
-    instruction_set: int, weight: Weight, x: int, x_dtype: int, tokens: int, rotated: int, threads: int, /
-) -> None: ...
-def trellis_finish_outputs(
-    instruction_set: int,
-    weight: Weight,
-    z: int,
-    x: int,
-    x_dtype: int,
-    tokens: int,
-    bias: int,
-    bias_dtype: int,
-    y: int,
-    threads: int,
-    /,
-) -> None: ...
 def trellis_decode_rotated(
     instruction_set: int, weight: Weight, row_begin: int, row_end: int, w: int, w_dtype: int, threads: int, /
 ) -> None: ...

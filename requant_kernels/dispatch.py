@@ -64,7 +64,7 @@ OTHER_DEVICES = ("triton", "reference")
 
 # cpu: a weight is decoded in registers for one token, once for all tokens of a small batch, and once into a panel
 # for a matrix product above.
-CPU_PHASES = ((1, "decode"), (24, "batch"), (None, "prefill"))
+CPU_PHASES = ((1, "decode"), (32, "batch"), (None, "prefill"))
 # cuda: one kernel up to as many tokens as it takes. Beyond, and on a device where a measurement says so from fewer on,
 # rows are decoded for torch's matrix product.
 CUDA_PHASES = ((64, "fused"), (None, "prefill"))

@@ -59,6 +59,7 @@ void linear(int isa, const Weight& weight, Address x, int x_dtype, int64_t token
                                   at<const void>(bias),
                                   static_cast<Dtype>(bias_dtype),
                                   at<void>(y),
+                                  static_cast<Dtype>(x_dtype),
                                   threads,
                                   set.use_matrix_tiles};
   const py::gil_scoped_release released;

@@ -1,5 +1,8 @@
 #include "bindings/trellis.h"
 
+#include <stdexcept>
+#include <string>
+
 #include "bindings/address.h"
 #include "cpu/dispatch.h"
 #include "cpu/sparse_index.h"
@@ -27,37 +30,22 @@ Weight trellis_weight(Address codes, Address scale, int scale_dtype, Address inp
   return weight;
 }
 
-LinearArguments arguments_of(const Weight& weight, Address x, int x_dtype, int64_t tokens, Address bias, int bias_dtype,
-                             Address y, int threads) {
-  return {weight,
-          at<const void>(x),
-          static_cast<Dtype>(x_dtype),
-          tokens,
-          at<const void>(bias),
-          static_cast<Dtype>(bias_dtype),
-          at<void>(y),
-          threads,
-          false};
-}
-
 void linear(int isa, const Weight& weight, Address x, int x_dtype, int64_t tokens, Address bias, int bias_dtype,
             Address y, int threads) {
+  if (tokens < 1) throw std::invalid_argument("tokens must be at least 1, got " + std::to_string(tokens));
+  const InstructionSet& set = instruction_set(isa);
+  const LinearArguments arguments{weight,
+                                  at<const void>(x),
+                                  static_cast<Dtype>(x_dtype),
+                                  tokens,
+                                  at<const void>(bias),
+                                  static_cast<Dtype>(bias_dtype),
+                                  at<void>(y),
+                                  static_cast<Dtype>(x_dtype),
+                                  threads,
+                                  set.use_matrix_tiles};
   const pybind11::gil_scoped_release released;
-  instruction_set(isa).trellis->linear(arguments_of(weight, x, x_dtype, tokens, bias, bias_dtype, y, threads));
-}
-
-void rotate_inputs(int isa, const Weight& weight, Address x, int x_dtype, int64_t tokens, Address rotated,
-                   int threads) {
-  const pybind11::gil_scoped_release released;
-  instruction_set(isa).trellis->rotate_inputs(arguments_of(weight, x, x_dtype, tokens, 0, 0, 0, threads),
-                                              at<float>(rotated));
-}
-
-void finish_outputs(int isa, const Weight& weight, Address z, Address x, int x_dtype, int64_t tokens, Address bias,
-                    int bias_dtype, Address y, int threads) {
-  const pybind11::gil_scoped_release released;
-  instruction_set(isa).trellis->finish_outputs(arguments_of(weight, x, x_dtype, tokens, bias, bias_dtype, y, threads),
-                                               at<float>(z));
+  set.trellis->linear(arguments);
 }
 
 void decode_rotated(int isa, const Weight& weight, int64_t row_begin, int64_t row_end, Address w, int w_dtype,
@@ -79,8 +67,6 @@ void viterbi(int isa, Address targets, int64_t sequences, Address values, int st
 void define_trellis(pybind11::module_& module) {
   module.def("trellis_weight", &trellis_weight);
   module.def("trellis_linear", &linear);
-  module.def("trellis_rotate_inputs", &rotate_inputs);
-  module.def("trellis_finish_outputs", &finish_outputs);
   module.def("trellis_decode_rotated", &decode_rotated);
   module.def("viterbi", &viterbi);
 }

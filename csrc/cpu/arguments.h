@@ -33,11 +33,12 @@ constexpr int kMaxTokens = 32;  // of the decode and batch kernels: what these k
 struct LinearArguments {
   Weight weight;
   const void* x;
-  Dtype x_dtype;     // also of y
+  Dtype x_dtype;
   int64_t tokens;    // at least 1
   const void* bias;  // may be null
   Dtype bias_dtype;
   void* y;
+  Dtype y_dtype;
   int threads;
   bool use_matrix_tiles;  // for batches of bf16 inputs
 };
@@ -96,14 +97,11 @@ struct Int8Activations {
   void (*linear)(const LinearArguments&);
 };
 
-// Those of format `trellis`. A product that somebody else computes goes between rotate_inputs, which writes
-// [tokens, in_padded], and finish_outputs, which reads [tokens, out_padded], with rows of decode_rotated,
-// [row_end - row_begin, in_padded]; tokens and row_end (up to out_padded) have no other limit.
+// Those of format `trellis`.
 struct TrellisKernels {
-  void (*linear)(const LinearArguments&);
+  void (*linear)(const LinearArguments&);  // any number of tokens
+  // Rows row_begin ..< row_end (up to out_padded) of W in its rotated basis, without S: [rows, in_padded].
   void (*decode_rotated)(const DequantizeArguments&);
-  void (*rotate_inputs)(const LinearArguments&, float* rotated);
-  void (*finish_outputs)(const LinearArguments&, float* z);  // z is overwritten
 };
 
 }  // namespace requant::cpu

@@ -17,7 +17,7 @@
 namespace requant::cpu::REQUANT_ISA {
 namespace {
 
-constexpr int64_t kPanelBytes = 768 << 10;  // of one thread
+constexpr int64_t kPanelBytes = 384 << 10;  // of one thread
 constexpr int64_t kMaxTilesTogether = 8;
 
 // How the tiles of a weight are shared out: `together` are decoded at a time.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from requant_kernels.backends.native import DTYPES, address, dtype_number, native_weight
 from requant_kernels.dispatch import Backend
-from requant_kernels.formats import tile16, trellis
+from requant_kernels.formats import trellis
 from requant_kernels.operands import WeightOperands
 
 try:
@@ -35,9 +35,6 @@ INDEX_DTYPE = torch.uint8
 
 EMBEDDING_PARALLEL_TOKENS = 32
 """Fewer rows are fetched sooner than other threads wake up."""
-
-TRELLIS_SLICE_BYTES = 12 << 20
-"""Of decoded rows of format trellis, at most: small enough for the cache, large enough for an efficient product."""
 
 
 def instruction_set() -> str:
@@ -152,52 +149,10 @@ _PHASES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def trellis_few_tokens(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
-    """The kernel of format trellis for one token (decode) and for a few (batch)."""
+def trellis_linear(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
+    """The kernel of format trellis for any number of tokens."""
     weight = _indexed(weight)
     return _call(_cpu.trellis_linear, native_weight(_cpu, weight), x, weight, bias)
-
-
-def trellis_many_tokens(x: Tensor, weight: WeightOperands, bias: Tensor | None, activations: str) -> Tensor:
-    """The kernel of format trellis for many tokens: slices of the rotated rows, each used at once by torch's matrix
-    product, between the rotations of inputs and outputs.
-    """
-    weight = _indexed(weight)
-    native = native_weight(_cpu, weight)
-    isa, threads = selected_instruction_set(), torch.get_num_threads()
-    tokens = x.numel() // weight.in_features
-    out_padded, in_padded = trellis.padded_shape(weight.out_features, weight.in_features)
-    # bf16 inputs have bf16 products; those of fp16 would need the range of fp32.
-    dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
-    rotated = torch.empty((tokens, in_padded))
-    _cpu.trellis_rotate_inputs(isa, native, x.data_ptr(), DTYPES[x.dtype], tokens, rotated.data_ptr(), threads)
-    # oneDNN's bf16 product reads past the end of a row whose length is not a multiple of 32, and a NaN there reaches
-    # the outputs of another token: pad such rows.
-    padding = -in_padded % 32 if dtype == torch.bfloat16 else 0
-    inputs = _padded(rotated.to(dtype), padding)
-    products = torch.empty((tokens, out_padded), dtype=dtype)
-    slices = -(-out_padded * in_padded * dtype.itemsize // TRELLIS_SLICE_BYTES)
-    rows = tile16.round_up(-(-out_padded // slices), tile16.TILE_ROWS)
-    decoded = torch.empty((rows, in_padded), dtype=dtype)
-    for begin in range(0, out_padded, rows):
-        end = min(begin + rows, out_padded)
-        _cpu.trellis_decode_rotated(isa, native, begin, end, decoded.data_ptr(), DTYPES[dtype], threads)
-        torch.mm(inputs, _padded(decoded[: end - begin], padding).t(), out=products[:, begin:end])
-    products = products.float()
-    y = x.new_empty((*x.shape[:-1], weight.out_features))
-    _cpu.trellis_finish_outputs(
-        isa,
-        native,
-        products.data_ptr(),
-        x.data_ptr(),
-        DTYPES[x.dtype],
-        tokens,
-        address(bias),
-        dtype_number(bias),
-        y.data_ptr(),
-        threads,
-    )
-    return y
 
 
 def trellis_dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
@@ -219,15 +174,10 @@ def trellis_dequantize(weight: WeightOperands, dtype: torch.dtype) -> Tensor:
     return (dense if sparse is None else dense + sparse.to_dense()).to(dtype)
 
 
-def _padded(matrix: Tensor, columns: int) -> Tensor:
-    """With that many columns of zeros appended."""
-    return torch.nn.functional.pad(matrix, (0, columns)) if columns else matrix
-
-
 _TRELLIS_PHASES: dict[str, Callable[..., Tensor]] = {
-    "decode": trellis_few_tokens,
-    "batch": trellis_few_tokens,
-    "prefill": trellis_many_tokens,
+    "decode": trellis_linear,
+    "batch": trellis_linear,
+    "prefill": trellis_linear,
     "dequantize": trellis_dequantize,
 }
 

@@ -8,14 +8,15 @@ from torch import Tensor
 from trellis_cases import DTYPES, KINDS, operands, random_sparse, random_weight
 
 from requant_kernels.backends import cpu
+from requant_kernels.formats import TrellisWeight
 from requant_kernels.operands import WeightOperands
+from requant_kernels.trellis_encoder import encode
 
 INSTRUCTION_SETS = cpu.INSTRUCTION_SETS[: len(cpu._cpu.instruction_sets())]
 SHAPES = [(16, 16), (48, 576), (40, 100), (1, 33), (96, 256), (17, 7)]
 TOKENS = (1, 2, 3, 7, 16, 31, 33)
-# ||y - reference|| / (||x|| ||W||) per token: of 16-bit inputs the outputs alone are rounded.
+# ||y - reference|| / ||reference|| per token.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 4e-3}
-PREFILL_TOLERANCE = 1.5e-2  # bf16: weights, rotated inputs and products are rounded too
 
 
 @pytest.fixture(params=INSTRUCTION_SETS)
@@ -46,9 +47,69 @@ def test_linear_matches_float64(isa: str, code: str, bits: int, dtype: torch.dty
         assert y.dtype == dtype
         w = dense.dequantize().double() + (0 if sparse is None else sparse.to_dense().double())
         reference = x.double() @ w.T + (0 if bias is None else bias.double())
+        # A single row can be small by chance.
         size = x.double().norm(dim=1) * w.norm() + (0 if bias is None else bias.double().norm())
-        tolerance = PREFILL_TOLERANCE if tokens > 31 and dtype == torch.bfloat16 else TOLERANCE[dtype]
-        assert float(((y.double() - reference).norm(dim=1) / size).max()) < tolerance
+        assert float(((y.double() - reference).norm(dim=1) / size).max()) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("code", "bits"), KINDS)
+def test_error_of_a_token_is_that_of_rounding_to_its_dtype(isa: str, code: str, bits: int, dtype: torch.dtype) -> None:
+    dense = random_weight(code, bits, 208, 528)
+    for tokens in (1, 5, 40):
+        x = torch.randn(tokens, 528).to(dtype)
+        assert worst_error(linear(x, operands(dense)), x, dense) < TOLERANCE[dtype]
+
+
+def worst_error(y: Tensor, x: Tensor, dense: TrellisWeight) -> float:
+    """Of all tokens, relative to the size of a token's outputs."""
+    reference = x.double() @ dense.dequantize().double().T
+    return float(((y.double() - reference).norm(dim=1) / reference.norm(dim=1)).max())
+
+
+@pytest.mark.parametrize("in_features", [256, 8192])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_largest_sums_do_not_overflow(isa: str, sign: int, in_features: int) -> None:
+    # One input in front is a row of equal numbers in the rotated basis, and the weights are as large as a walk can be.
+    states = encode(torch.full((1, 256), sign * 1e3), 4, "1mad").expand(1, in_features // 16, 256)
+    signs = torch.ones(in_features, dtype=torch.int64)
+    dense = TrellisWeight.pack(states, torch.ones(16), signs, signs[:16], bits=4, code="1mad")
+    for dtype in DTYPES:
+        x = torch.zeros(1, in_features, dtype=dtype)
+        x[0, 0] = 7
+        assert worst_error(linear(x, operands(dense)), x, dense) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("tokens", [1, 3, 33])
+def test_one_huge_input_and_none_at_all(isa: str, tokens: int, dtype: torch.dtype) -> None:
+    dense = random_weight("1mad", 2, 208, 528)
+    x = torch.randn(tokens, 528).to(dtype)
+    x[0, 17] = 3e3
+    assert worst_error(linear(x, operands(dense)), x, dense) < TOLERANCE[dtype]
+    bias = torch.randn(208).to(dtype)
+    assert torch.equal(linear(torch.zeros_like(x), operands(dense), bias), bias.expand(tokens, 208))
+
+
+@pytest.mark.parametrize("size", [1e-42, 1e-30])
+def test_tiny_inputs(isa: str, size: float) -> None:
+    dense = random_weight("1mad", 2, 208, 528)
+    x = (torch.randn(1, 528) * size).bfloat16()
+    y = linear(x, operands(dense))
+    assert y.isfinite().all()
+    if size > 1e-32:
+        assert worst_error(y, x, dense) < TOLERANCE[torch.bfloat16]
+
+
+def test_inputs_beyond_one_span_of_the_sparse_index(isa: str) -> None:
+    out_features, in_features = 48, 66040
+    dense, sparse = random_weight("1mad", 2, out_features, in_features), random_sparse(out_features, in_features, 0.001)
+    w = dense.dequantize().double() + sparse.to_dense().double()
+    for tokens in (1, 9):
+        x = torch.randn(tokens, in_features).bfloat16()
+        reference = x.double() @ w.T
+        error = (linear(x, operands(dense, sparse)).double() - reference).norm(dim=1) / reference.norm(dim=1)
+        assert float(error.max()) < TOLERANCE[torch.bfloat16]
 
 
 @pytest.mark.parametrize(("code", "bits"), KINDS)
@@ -58,7 +119,7 @@ def test_dequantize_matches_the_format(isa: str, code: str, bits: int) -> None:
     torch.testing.assert_close(w, dense.dequantize() + sparse.to_dense(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("tokens", [1, 5, 31])
+@pytest.mark.parametrize("tokens", [1, 5, 31, 70])
 def test_threads_do_not_change_a_bit(isa: str, tokens: int) -> None:
     weight = operands(random_weight("1mad", 3, 200, 576), random_sparse(200, 576, 0.01))
     x = torch.randn(tokens, 576)
@@ -84,7 +145,7 @@ def test_a_bad_input_spoils_its_own_token_only(isa: str, tokens: int, bad: float
         y = linear(x, weight)
         assert not y[tokens // 2].isfinite().any()
         others = torch.arange(tokens) != tokens // 2
-        torch.testing.assert_close(y[others], clean[others], rtol=0.02, atol=0.5)
+        assert torch.equal(y[others], clean[others])
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 33])

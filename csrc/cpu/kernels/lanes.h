@@ -55,16 +55,19 @@ REQUANT_INLINE inline FloatLanes multiply_add(FloatLanes a, FloatLanes b, FloatL
 #endif
 }
 
-// Lane i of `here` gets the value of row i - 1; row 0 that of row 15.
-REQUANT_INLINE inline void rows_before(const Lanes (&rows)[kParts], Lanes (&before)[kParts]) {
-#if defined(__AVX512F__)
-  before[0] = reinterpret_cast<Lanes>(
-      _mm512_alignr_epi32(reinterpret_cast<__m512i>(rows[0]), reinterpret_cast<__m512i>(rows[0]), 15));
+// Lane i is the low half of row i - 1 of `before` (of row 15 for row 0), then the high half of row i of `here`.
+REQUANT_INLINE inline void join_rows(const Lanes (&before)[kParts], const Lanes (&here)[kParts],
+                                     Lanes (&joined)[kParts]) {
+#if defined(__AVX512BW__)
+  const __m512i places = _mm512_set_epi16(60, 31, 58, 29, 56, 27, 54, 25, 52, 23, 50, 21, 48, 19, 46, 17, 44, 15, 42,
+                                          13, 40, 11, 38, 9, 36, 7, 34, 5, 32, 3, 62, 1);
+  joined[0] = reinterpret_cast<Lanes>(
+      _mm512_permutex2var_epi16(reinterpret_cast<__m512i>(here[0]), places, reinterpret_cast<__m512i>(before[0])));
 #else
   uint32_t shifted[1 + 16];
-  std::memcpy(shifted + 1, rows, 16 * sizeof(uint32_t));
+  std::memcpy(shifted + 1, before, 16 * sizeof(uint32_t));
   shifted[0] = shifted[16];
-  std::memcpy(before, shifted, 16 * sizeof(uint32_t));
+  for (int part = 0; part < kParts; ++part) joined[part] = load_lanes(shifted + part * kLanes) << 16 | here[part] >> 16;
 #endif
 }
 
@@ -113,23 +116,75 @@ REQUANT_INLINE inline void transpose(FloatLanes (&a)[kLanes]) {
   });
 }
 
-// The sum of the four bytes of every lane, less 510: the middle of its range.
-REQUANT_INLINE inline FloatLanes centred_byte_sums(Lanes a) {
+// `sum` + the four bytes of every lane.
+REQUANT_INLINE inline Lanes add_bytes(Lanes a, Lanes sum) {
 #if defined(__AVX512VNNI__)
-  const __m512i sums = _mm512_dpbusd_epi32(_mm512_set1_epi32(-510), reinterpret_cast<__m512i>(a), _mm512_set1_epi8(1));
-  return _mm512_cvtepi32_ps(sums);
+  return reinterpret_cast<Lanes>(
+      _mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sum), reinterpret_cast<__m512i>(a), _mm512_set1_epi8(1)));
 #elif defined(__AVX512BW__)
   const __m512i pairs = _mm512_maddubs_epi16(reinterpret_cast<__m512i>(a), _mm512_set1_epi8(1));
-  const __m512i sums = _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
-  return _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(510)));
+  return reinterpret_cast<Lanes>(_mm512_madd_epi16(pairs, _mm512_set1_epi16(1))) + sum;
 #elif defined(__AVX2__)
   const __m256i pairs = _mm256_maddubs_epi16(reinterpret_cast<__m256i>(a), _mm256_set1_epi8(1));
-  const __m256i sums = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-  return _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, _mm256_set1_epi32(510)));
+  return reinterpret_cast<Lanes>(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))) + sum;
 #else
   const Lanes pairs = (a & 0x00ff00ff) + (a >> 8 & 0x00ff00ff);
-  return __builtin_convertvector(reinterpret_cast<SignedLanes>(((pairs + (pairs >> 16)) & 0xffff) - 510), FloatLanes);
+  return ((pairs + (pairs >> 16)) & 0xffff) + sum;
 #endif
+}
+
+// `sum` + low half of a * low half of b + high half of a * high half of b; halves are signed, and sums wrap.
+REQUANT_INLINE inline Lanes add_half_products(Lanes a, Lanes b, Lanes sum) {
+#if defined(__AVX512VNNI__)
+  return reinterpret_cast<Lanes>(
+      _mm512_dpwssd_epi32(reinterpret_cast<__m512i>(sum), reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+#elif defined(__AVX512BW__)
+  return reinterpret_cast<Lanes>(_mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b))) + sum;
+#elif defined(__AVX2__)
+  return reinterpret_cast<Lanes>(_mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b))) + sum;
+#else
+  const auto low = [](Lanes lanes) {
+    return reinterpret_cast<Lanes>(reinterpret_cast<SignedLanes>(lanes << 16) >> 16);
+  };
+  const auto high = [](Lanes lanes) { return reinterpret_cast<Lanes>(reinterpret_cast<SignedLanes>(lanes) >> 16); };
+  return low(a) * low(b) + high(a) * high(b) + sum;
+#endif
+}
+
+REQUANT_INLINE inline FloatLanes signed_to_floats(Lanes a) {
+  return __builtin_convertvector(reinterpret_cast<SignedLanes>(a), FloatLanes);
+}
+
+// Lanes come in groups of four. With rows in this order, transpose_groups turns four columns into four registers of
+// neighbouring rows:
+//
+//   group  0         1         2         3
+//   rows   0 4 8 12  1 5 9 13  2 6 10 14  3 7 11 15       16 lanes
+//   rows   0 2 4 6   1 3 5 7                              8 lanes
+REQUANT_INLINE inline Lanes rows_for_groups(Lanes a) {
+  constexpr int kGroups = kLanes / 4;
+  SignedLanes places{};
+  for (int i = 0; i < kLanes; ++i) places[i] = i % 4 * kGroups + i / 4;
+  const FloatLanes floats = reinterpret_cast<FloatLanes>(a);
+  return reinterpret_cast<Lanes>(shuffle(floats, floats, places));
+}
+
+// In every group of four lanes: lane j of register i becomes lane i of register j.
+REQUANT_INLINE inline void transpose_groups(FloatLanes (&a)[4]) {
+  SignedLanes low{}, high{}, first_half{}, second_half{};
+  for (int i = 0; i < kLanes; ++i) {
+    const int group = i / 4 * 4, lane = i % 4;
+    low[i] = group + lane / 2 + lane % 2 * kLanes;
+    high[i] = low[i] + 2;
+    first_half[i] = group + lane % 2 + lane / 2 * kLanes;
+    second_half[i] = first_half[i] + 2;
+  }
+  const FloatLanes low01 = shuffle(a[0], a[1], low), high01 = shuffle(a[0], a[1], high);
+  const FloatLanes low23 = shuffle(a[2], a[3], low), high23 = shuffle(a[2], a[3], high);
+  a[0] = shuffle(low01, low23, first_half);
+  a[1] = shuffle(low01, low23, second_half);
+  a[2] = shuffle(high01, high23, first_half);
+  a[3] = shuffle(high01, high23, second_half);
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ inline void write_outputs(const LinearArguments& arguments, int64_t tile, int64_
     load_floats(arguments.bias, arguments.bias_dtype, first, rows, bias);
     for (int row = 0; row < kTileRows; ++row) y[row] += bias[row];
   }
-  store_floats(y, arguments.x_dtype, token * out_features + first, rows, arguments.y);
+  store_floats(y, arguments.y_dtype, token * out_features + first, rows, arguments.y);
 }
 
 }  // namespace

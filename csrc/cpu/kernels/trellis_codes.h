@@ -1,6 +1,7 @@
 // From packed tiles to values, one row per lane (picture: common/trellis.h).
 //
-// A code computes `value(states, column)`, the fp32 values of 16 rows times kUnit.
+// A code computes `value(states, column)`, the fp32 values of 16 rows times kUnit. Where those are sums of bytes less a
+// constant, it offers the bytes, too: they can be multiplied as integers.
 #pragma once
 
 #include "common/trellis.h"
@@ -9,15 +10,18 @@
 namespace requant::cpu::REQUANT_ISA {
 namespace {
 
-// x = 34038481 state + 76625530; the centred sum of its bytes
+// x = 34038481 state + 76625530; the sum of its bytes less the middle of its range
 struct OneMad {
   static constexpr int kValuesPerStep = 1;
   static constexpr float kUnit = 147.800537109375f;
+  static constexpr bool kSumsBytes = true;
+  static constexpr int kMiddle = 510;
 
   explicit OneMad(const Trellis&) {}
+  REQUANT_INLINE Lanes bytes(Lanes state) const { return state * 34038481u + 76625530u; }
   template <int kColumn>
   REQUANT_INLINE FloatLanes value(Lanes state) const {
-    return centred_byte_sums(state * 34038481u + 76625530u);
+    return signed_to_floats(add_bytes(bytes(state), Lanes{} - kMiddle));
   }
 };
 
@@ -26,6 +30,7 @@ struct OneMad {
 struct ThreeInst {
   static constexpr int kValuesPerStep = 1;
   static constexpr float kUnit = 1;
+  static constexpr bool kSumsBytes = false;
 
   explicit ThreeInst(const Trellis&) {}
   template <int kColumn>
@@ -46,6 +51,7 @@ struct ThreeInst {
 struct Hyb {
   static constexpr int kValuesPerStep = 2;
   static constexpr float kUnit = 1;
+  static constexpr bool kSumsBytes = false;
 
   explicit Hyb(const Trellis& trellis) : codebook_(trellis.codebook) {}
   template <int kColumn>
@@ -66,15 +72,14 @@ template <int kBits, int kValuesPerStep>
 class TileStates {
  public:
   REQUANT_INLINE explicit TileStates(const uint8_t* tile) {
-    Lanes first[kParts], second[kParts], before[kParts];
+    Lanes first[kParts], second[kParts];
     unroll<0, kParts>([&](auto p) REQUANT_INLINE {
       first[p.value] = load_lanes(tile + 4 * kLanes * p.value);
       if constexpr (kBits == 3) second[p.value] = load_words(tile + 64 + 2 * kLanes * p.value);
       if constexpr (kBits == 4) second[p.value] = load_lanes(tile + 64 + 4 * kLanes * p.value);
     });
-    rows_before(kBits == 2 ? first : second, before);
+    join_rows(kBits == 2 ? first : second, first, sources_[0]);
     unroll<0, kParts>([&](auto p) REQUANT_INLINE {
-      sources_[0][p.value] = before[p.value] << 16 | first[p.value] >> 16;
       sources_[1][p.value] = first[p.value];
       if constexpr (kBits == 3) sources_[2][p.value] = first[p.value] << 16 | second[p.value];
       if constexpr (kBits == 4) {
@@ -82,6 +87,13 @@ class TileStates {
         sources_[3][p.value] = second[p.value];
       }
     });
+  }
+
+  // Puts the rows of every part into the order that transpose_groups wants.
+  REQUANT_INLINE void order_rows_for_groups() {
+    for (auto& source : sources_) {
+      for (Lanes& part : source) part = rows_for_groups(part);
+    }
   }
 
   template <int kColumn>
