@@ -21,10 +21,28 @@ void linear(const LinearArguments& arguments) {
   }
 }
 
-// Matrix tiles multiply many bf16 inputs faster, and vector products of bf16 are no slower than those of two bytes.
+// Where rounding bf16 inputs is faster than bf16 products (docs/benchmarks.md): the bits of a table's or of uniform
+// codes, and from how many to how many tokens.
+struct Gain {
+  bool table;
+  int bits;
+  int64_t first_tokens;
+  int64_t last_tokens;
+};
+constexpr Gain kGains[] = {
+    {false, 2, 1, INT64_MAX}, {false, 3, 1, INT64_MAX}, {false, 4, 3, INT64_MAX}, {false, 8, 12, INT64_MAX},
+    {true, 2, 1, 4},          {true, 3, 1, 4},          {true, 4, 2, 4}};
+
+// Inputs that would meet fp32 products always gain. Matrix tiles multiply many inputs faster.
 bool gains(const LinearArguments& arguments, bool prefill) {
-  if (arguments.x_dtype != Dtype::kBFloat16 || !prefill) return true;
-  return !arguments.use_matrix_tiles && !(Isa::kHasBf16Products && arguments.weight.table != nullptr);
+  if (!Isa::kHasBf16Products || arguments.x_dtype != Dtype::kBFloat16) return true;
+  if (prefill && arguments.use_matrix_tiles) return false;
+  for (const Gain& gain : kGains) {
+    if (gain.table == (arguments.weight.table != nullptr) && gain.bits == arguments.weight.bits) {
+      return gain.first_tokens <= arguments.tokens && arguments.tokens <= gain.last_tokens;
+    }
+  }
+  return true;
 }
 
 int64_t element_bytes(Dtype dtype) { return dtype == Dtype::kFloat32 ? 4 : 2; }

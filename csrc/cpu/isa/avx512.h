@@ -186,6 +186,17 @@ struct Isa {
     _mm512_storeu_ps(sums, _mm512_fmadd_ps(unpacked.values, gathered, _mm512_loadu_ps(sums)));
   }
 
+  // The same for bf16 inputs, a pair of which is loaded for each of them.
+  static void add_products(const uint32_t* entries, int count, bool bf16, const uint16_t* x, float* sums) {
+    const Entries unpacked(entries, count, bf16);
+    const __m512i pairs = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), unpacked.present,
+                                                      _mm512_srli_epi32(unpacked.inputs, 1), x, 4);
+    // An even input is the lower half of its pair: 16 if bit 0 of its number is not set.
+    const __m512i shift = _mm512_andnot_si512(_mm512_slli_epi32(unpacked.inputs, 4), _mm512_set1_epi32(16));
+    const __m512 gathered = _mm512_castsi512_ps(_mm512_and_si512(_mm512_sllv_epi32(pairs, shift), upper_halves()));
+    _mm512_storeu_ps(sums, _mm512_fmadd_ps(unpacked.values, gathered, _mm512_loadu_ps(sums)));
+  }
+
   // In assembly, because GCC 12 drops calls of functions that only prefetch.
   static void prefetch(const void* address) { asm volatile("prefetcht0 (%0)" : : "r"(address)); }
 

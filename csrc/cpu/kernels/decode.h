@@ -3,6 +3,8 @@
 // number of threads. The sparse part of a tile is worked off between its dense segments.
 #pragma once
 
+#include <type_traits>
+
 #include "arguments.h"
 #include "kernels/inputs.h"
 #include "kernels/outputs.h"
@@ -21,6 +23,9 @@ template <class Format>
 class DecodeLinear {
   using Products = typename Format::Products;
   using Input = typename Products::Input;
+  // fp32 inputs of the dense part are in another order.
+  static constexpr bool kSparseCopy = sizeof(Input) == sizeof(float);
+  using SparseInput = std::conditional_t<kSparseCopy, float, uint16_t>;
   static constexpr int kSlices = Isa::kSlices;
   static constexpr int kBlockBytes = Block<Format::kBits>::kBytes;
 
@@ -30,7 +35,8 @@ class DecodeLinear {
         weight_(arguments.weight),
         segments_(weight_),
         offsets_(Offsets::of<Format>()),
-        inputs_(arguments, segments_, Format::kCentered ? &offsets_ : nullptr, weight_.sparse.words != nullptr),
+        inputs_(arguments, segments_, Format::kCentered ? &offsets_ : nullptr,
+                kSparseCopy && weight_.sparse.words != nullptr),
         tiles_((weight_.out_features + kTileRows - 1) / kTileRows),
         tile_bytes_((weight_.in_features + kBlockInputs - 1) / kBlockInputs * kBlockBytes) {}
 
@@ -50,7 +56,7 @@ class DecodeLinear {
     const Input* x = inputs_.row(0);
     Floats sums[kSlices];
     for (Floats& sum : sums) sum = Isa::splat(0.0f);
-    SparseSums<1> sparse(weight_, tile, inputs_.sparse().block(0));
+    SparseSums<1, SparseInput> sparse(weight_, tile, sparse_x());
     const int64_t stretches = (segments_.in_padded() + kStretchInputs - 1) / kStretchInputs;
     const int64_t layers_per_stretch = (sparse.layers() + stretches - 1) / stretches;
 
@@ -93,6 +99,14 @@ class DecodeLinear {
     Isa::sum_rows(sums, y);
     sparse.finish(y);
     write_outputs(arguments_, tile, 0, y);
+  }
+
+  const SparseInput* sparse_x() const {
+    if constexpr (kSparseCopy) {
+      return inputs_.sparse().block(0);
+    } else {
+      return inputs_.row(0);
+    }
   }
 
   // What the sum over a segment starts from.

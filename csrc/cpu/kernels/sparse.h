@@ -69,14 +69,17 @@ struct UnpackedEntries {
 // The sparse sums of a tile for kColumns tokens, a few layers at a time, so that the dense loop can have them done
 // while it waits for memory. One token gathers the x of all lanes; of more tokens, an entry is one load of all tokens'
 // x and one multiply-add, and every lane has a register of sums.
-template <int kColumns>
+//
+// Input: float, or uint16_t for one token in bf16, whose x is then the very row that the dense part reads. Another copy
+// would not stay in the first-level cache beside the codes that pass through it, and then gathers wait behind memory.
+template <int kColumns, class Input = float>
 class SparseSums {
   using Sums [[gnu::vector_size(kColumns * sizeof(float))]] = float;
   static_assert(sizeof(Sums) == kColumns * sizeof(float));  // GCC ignores the attribute in other places
 
  public:
-  // x: a block of SparseInputs.
-  SparseSums(const Weight& weight, int64_t tile, const float* x) : weight_(weight), tile_(tile), x_(x) {
+  // x: a block of SparseInputs, or an even number of bf16 inputs.
+  SparseSums(const Weight& weight, int64_t tile, const Input* x) : weight_(weight), tile_(tile), x_(x) {
     if (weight.sparse.words != nullptr) open(0);
   }
 
@@ -85,12 +88,11 @@ class SparseSums {
   void add_layers(int64_t count) {
     const int64_t end = smaller(layer_ + count, layers_);
     if (layer_ == end) return;
-    int lanes = kTileRows;
-    Sums sums[kTileRows];
+    Sums sums[kTileRows];  // in registers, if there are enough
     std::memcpy(sums, sums_, sizeof sums);
     for (; layer_ < end; ++layer_) {
-      while (lanes_[lanes - 1] >> kLaneRowBits <= layer_) --lanes;
-      add_entries(lanes, sums);
+      while (lanes_[present_ - 1] >> kLaneRowBits <= layer_) --present_;
+      add_entries(present_, sums);
     }
     std::memcpy(sums_, sums, sizeof sums);
   }
@@ -110,6 +112,7 @@ class SparseSums {
   void open(int64_t span) {
     const SparseSpan entries(weight_, tile_, span);
     layer_ = 0;
+    present_ = kTileRows;
     layers_ = entries.layers();
     lanes_ = entries.empty() ? nullptr : entries.lanes();
     next_ = entries.entries();
@@ -118,12 +121,21 @@ class SparseSums {
   }
 
   void close(float* y) {
+    int64_t tails[kFullLanes - 1], entries = 0;
     for (int lane = 0; lane < kFullLanes - 1; ++lane) {
-      int64_t tail = (lanes_[lane] >> kLaneRowBits) - layers_;
-      if (tail <= 0) continue;
+      tails[lane] = (lanes_[lane] >> kLaneRowBits) - layers_;
+      entries += tails[lane];
+    }
+    // Most tails are short: those of all lanes are one load.
+    for (int lane = 0; entries > 0; entries -= kTileRows) {
+      const int count = static_cast<int>(smaller<int64_t>(entries, kTileRows));
       Sums sums[kTileRows] = {};
-      for (; tail > 0; tail -= kTileRows) add_entries(static_cast<int>(smaller<int64_t>(tail, kTileRows)), sums);
-      for (const Sums& sum : sums) sums_[lane] += sum;
+      add_entries(count, sums);
+      for (int i = 0; i < count; ++i) {
+        while (tails[lane] == 0) ++lane;
+        --tails[lane];
+        sums_[lane] += sums[i];
+      }
     }
     for (int lane = 0; lane < kTileRows; ++lane) {
       float* row = y + (lanes_[lane] & kLaneRowMask) * kColumns;
@@ -141,28 +153,28 @@ class SparseSums {
     const bool bf16 = weight_.sparse_value_dtype == Dtype::kBFloat16;
     if constexpr (kColumns == 1) {
       Isa::add_products(next_, count, bf16, x_span_, reinterpret_cast<float*>(sums));
-      next_ += count;
-      return;
+    } else {
+      UnpackedEntries entries;
+      Isa::unpack_entries(next_, count, bf16, entries.values, entries.inputs);
+      // Lanes are loaded one by one: to take them out of the registers just stored would cost three times as much.
+      asm("" : "+m"(entries));
+      unroll<0, kTileRows>([&](auto lane) REQUANT_INLINE {
+        Sums x;
+        std::memcpy(&x, x_span_ + static_cast<int64_t>(entries.inputs[lane.value]) * kColumns, sizeof x);
+        sums[lane.value] += entries.values[lane.value] * x;
+      });
     }
-    UnpackedEntries entries;
-    Isa::unpack_entries(next_, count, bf16, entries.values, entries.inputs);
     next_ += count;
-    // Lanes are loaded one by one: to take them out of the registers just stored would cost three times as much.
-    asm("" : "+m"(entries));
-    unroll<0, kTileRows>([&](auto lane) REQUANT_INLINE {
-      Sums x;
-      std::memcpy(&x, x_span_ + static_cast<int64_t>(entries.inputs[lane.value]) * kColumns, sizeof x);
-      sums[lane.value] += entries.values[lane.value] * x;
-    });
   }
 
   const Weight& weight_;
   int64_t tile_;
-  const float* x_;
-  const float* x_span_ = nullptr;
+  const Input* x_;
+  const Input* x_span_ = nullptr;
   const uint32_t* lanes_ = nullptr;  // null: no entries
   const uint32_t* next_ = nullptr;
   int64_t layer_ = 0;
+  int present_ = 0;  // lanes that have an entry in the layer before
   int64_t layers_ = 0;
   Sums sums_[kTileRows];
 };
