@@ -43,7 +43,7 @@ void vector_prefill(const LinearArguments& arguments, DecodePanels decode) {
   const int64_t in_padded = segments.in_padded();
   const Groups groups(arguments, in_padded, sizeof(Input));
   const PanelKind kind = sizeof(Input) == sizeof(float) ? PanelKind::kFloat32 : PanelKind::kBFloat16;
-  const int64_t blocks = (arguments.tokens + Isa::kBatchTokens - 1) / Isa::kBatchTokens;
+  const int64_t blocks = (arguments.tokens + Isa::kPanelTokens - 1) / Isa::kPanelTokens;
 
   parallel(arguments.threads, [&](const Team& team) {
     inputs.prepare(team);
@@ -56,7 +56,7 @@ void vector_prefill(const LinearArguments& arguments, DecodePanels decode) {
       for (int64_t block = 0; block < blocks; ++block) {
         const int64_t token = arguments.tokens * block / blocks, end_token = arguments.tokens * (block + 1) / blocks;
         for (int64_t tile = first_tile; tile < end_tile; ++tile) {
-          Floats sums[Isa::kBatchTokens * Isa::kSlices];
+          Floats sums[Isa::kPanelTokens * Isa::kSlices];
           for (Floats& sum : sums) sum = Isa::splat(0.0f);
           const Input* panel = panels.data() + (tile - first_tile) * in_padded * kTileRows;
           multiply_panel<Products>(

@@ -17,8 +17,8 @@ struct Isa {
   static constexpr int kUnrolledSlices = 1;
   static constexpr bool kHasBf16Products = false;
   static constexpr int kDecodedSlices = 1;
-  static constexpr int kBatchSlices = 2;
-  static constexpr int kBatchTokens = 5;
+  static constexpr int kPanelSlices = 2;
+  static constexpr int kPanelTokens = 5;
 
   using Words = __m256i;
   using Floats = __m256;

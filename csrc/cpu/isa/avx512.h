@@ -22,8 +22,8 @@ struct Isa {
   static constexpr int kSlices = kTileRows / kRows;
   static constexpr int kUnrolledSlices = 4;
   static constexpr int kDecodedSlices = 2;
-  static constexpr int kBatchSlices = 4;
-  static constexpr int kBatchTokens = 6;
+  static constexpr int kPanelSlices = 4;
+  static constexpr int kPanelTokens = 6;
 
   using Words = __m512i;
   using Floats = __m512;

@@ -23,9 +23,9 @@ struct Isa {
   static constexpr int kUnrolledSlices = 1;  // of the decode kernel: as many as the register file can work on
   static constexpr bool kHasBf16Products = false;
   static constexpr int kDecodedSlices = 1;  // together, of the decode kernel
-  // Accumulators of the batch kernel: slices x tokens that fit the register file.
-  static constexpr int kBatchSlices = 2;
-  static constexpr int kBatchTokens = 4;
+  // Sums that fit the register file where a register has kRows rows, as of panels: slices x tokens.
+  static constexpr int kPanelSlices = 2;
+  static constexpr int kPanelTokens = 4;
 
   // The compiler's portable vectors of 16 bytes: one or two instructions on any processor.
   using Words = uint16_t __attribute__((vector_size(16)));

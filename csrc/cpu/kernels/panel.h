@@ -81,7 +81,7 @@ struct PanelProduct {
 // Adds the products to sums [token][slice].
 template <class Products, int kTokens>
 void multiply_panel_tokens(const PanelProduct<Products>& product, Floats* sums) {
-  constexpr int kTogether = Isa::kBatchSlices;
+  constexpr int kTogether = Isa::kPanelSlices;
   constexpr int kRegister = Products::kRegisterInputs * Isa::kRows;
   for (int slice = 0; slice < Isa::kSlices; slice += kTogether) {
     Floats sum[kTokens][kTogether];
@@ -115,10 +115,10 @@ void multiply_panel_tokens(const PanelProduct<Products>& product, Floats* sums) 
   }
 }
 
-// The same for 1 <= tokens <= kBatchTokens.
+// The same for 1 <= tokens <= kPanelTokens.
 template <class Products>
 void multiply_panel(const PanelProduct<Products>& product, int tokens, Floats* sums) {
-  unroll<1, Isa::kBatchTokens + 1>([&](auto count) {
+  unroll<1, Isa::kPanelTokens + 1>([&](auto count) {
     if (count.value == tokens) multiply_panel_tokens<Products, count.value>(product, sums);
   });
 }

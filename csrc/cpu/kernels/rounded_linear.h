@@ -26,8 +26,8 @@ template <class Format>
 class RoundedLinear {
   using Integers = Isa::Integers;
   static constexpr int kSlices = Isa::kSlices;
-  static constexpr int kTogether = Isa::kBatchSlices;
-  static constexpr int kMostTokens = Isa::kBatchTokens;  // whose sums fit the register file
+  static constexpr int kTogether = Isa::kPanelSlices;
+  static constexpr int kMostTokens = Isa::kPanelTokens;  // whose sums fit the register file
   static constexpr int kBlockBytes = Block<Format::kBits>::kBytes;
 
  public:
