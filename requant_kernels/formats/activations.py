@@ -18,8 +18,8 @@ from requant_kernels.formats.tile16 import round_up
 
 ACTIVATIONS = ("16bit", "int8")
 """What a linear layer may do with its inputs: take them as they are, or round them to 8 bits where it gains by it.
-"int8" is a permission: where nothing is gained (other formats than ROUNDED_FORMATS, backends for GPUs, many bf16 inputs
-on a processor with fast bf16 products) a layer computes as with "16bit"."""
+"int8" is a permission: where nothing is gained (other formats than ROUNDED_FORMATS, backends for GPUs, some
+numbers of bf16 inputs on a processor with fast bf16 products) a layer computes as with "16bit"."""
 
 ROUNDED_FORMATS = ("uniform", "lut")
 

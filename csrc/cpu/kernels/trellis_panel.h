@@ -1,5 +1,5 @@
 // Decodes tiles of C of format `trellis` into the panels that the prefill kernel multiplies with: values times the
-// code's unit, without scale (the finish of TrellisBatch applies it) and in the rotated basis, where nothing is sparse.
+// code's unit, without scale (Rotation::finish applies it) and in the rotated basis, where nothing is sparse.
 //
 // A tile of 16 inputs fills the same 256 elements of every kind of panel.
 #pragma once
