@@ -57,7 +57,6 @@ void vector_prefill(const LinearArguments& arguments, DecodePanels decode) {
         const int64_t token = arguments.tokens * block / blocks, end_token = arguments.tokens * (block + 1) / blocks;
         for (int64_t tile = first_tile; tile < end_tile; ++tile) {
           Floats sums[Isa::kPanelTokens * Isa::kSlices];
-          for (Floats& sum : sums) sum = Isa::splat(0.0f);
           const Input* panel = panels.data() + (tile - first_tile) * in_padded * kTileRows;
           multiply_panel<Products>(
               {panel, in_padded / kStepInputs * Products::kRegisters, inputs.row(token), inputs.row_stride()},

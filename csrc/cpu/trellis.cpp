@@ -39,22 +39,42 @@ void decode_panels(const PanelArguments& arguments) {
   });
 }
 
+// use(Index<count>) with the least `count` for so many tokens, at most kMost, of those that there are kernels for.
+template <int kMost, class Use>
+void with_tokens(int64_t tokens, Use use) {
+  if (tokens == 1) return use(Index<1>{});
+  if (tokens == 2) return use(Index<2>{});
+  if constexpr (kMost > 4) {
+    if (tokens <= 4) return use(Index<4>{});
+  }
+  use(Index<kMost>{});
+}
+
 // Inputs of 16 bits may be rounded to 16 bits once more.
 template <class Code, int kBits>
 void linear_with(const LinearArguments& arguments) {
-  constexpr int kMostTogether = kLanes / 2;  // tokens whose sums fit the register file
+  constexpr int kFitting = kLanes / 2;  // tokens whose sums fit the register file
   if constexpr (Code::kSumsBytes) {
-    if (arguments.x_dtype != Dtype::kFloat32 && arguments.tokens <= kMostTogether) {
-      if (arguments.tokens == 1) return TrellisTokens<Code, kBits, FixedPointInputs<1>>(arguments).run();
-      if (arguments.tokens == 2) return TrellisTokens<Code, kBits, FixedPointInputs<2>>(arguments).run();
-      if constexpr (kMostTogether > 4) {
-        if (arguments.tokens <= 4) return TrellisTokens<Code, kBits, FixedPointInputs<4>>(arguments).run();
-      }
-      return TrellisTokens<Code, kBits, FixedPointInputs<kMostTogether>>(arguments).run();
+    if (arguments.x_dtype != Dtype::kFloat32 && arguments.tokens <= kFitting) {
+      return with_tokens<kFitting>(arguments.tokens, [&](auto count) {
+        TrellisTokens<Code, kBits, FixedPointInputs<count.value>>(arguments).run();
+      });
     }
   }
+#ifdef __AVX512BF16__
+  if constexpr (Code::kPairInputs > 0) {
+    // Panels have two inputs in every pair.
+    constexpr int kMost = Code::kPairInputs == 2 ? kFitting : kFitting / 2;
+    if (arguments.x_dtype == Dtype::kBFloat16 && arguments.tokens <= kMost) {
+      return with_tokens<kMost>(arguments.tokens, [&](auto count) {
+        TrellisTokens<Code, kBits, PairInputs<Code, count.value>>(arguments).run();
+      });
+    }
+  }
+#endif
   if (arguments.tokens == 1) return TrellisTokens<Code, kBits, FloatInputs>(arguments).run();
-  run_trellis_batch(arguments, decode_panels, 1 / Code::kUnit);
+  const bool bf16 = arguments.x_dtype == Dtype::kBFloat16;
+  (bf16 ? run_trellis_batch<uint16_t> : run_trellis_batch<float>)(arguments, decode_panels, 1 / Code::kUnit);
 }
 
 void linear(const LinearArguments& arguments) {

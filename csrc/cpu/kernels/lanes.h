@@ -25,6 +25,7 @@ constexpr int kParts = 16 / kLanes;
 
 using Lanes = uint32_t __attribute__((vector_size(4 * kLanes)));
 using SignedLanes = int32_t __attribute__((vector_size(4 * kLanes)));
+using SignedHalves = int16_t __attribute__((vector_size(4 * kLanes)));
 using FloatLanes = float __attribute__((vector_size(4 * kLanes)));
 
 REQUANT_INLINE inline Lanes load_lanes(const void* source) {
@@ -71,15 +72,22 @@ REQUANT_INLINE inline void join_rows(const Lanes (&before)[kParts], const Lanes 
 #endif
 }
 
-// source[index], lane by lane.
-REQUANT_INLINE inline FloatLanes gather_lanes(const float* source, Lanes index) {
+// The four bytes source[index], lane by lane.
+template <class Element>
+REQUANT_INLINE inline Lanes gather_lanes(const Element* source, Lanes index) {
+  static_assert(sizeof(Element) == sizeof(uint32_t));
 #if defined(__AVX512F__)
-  return _mm512_i32gather_ps(reinterpret_cast<__m512i>(index), source, sizeof(float));
+  return reinterpret_cast<Lanes>(_mm512_i32gather_epi32(reinterpret_cast<__m512i>(index), source, sizeof(Element)));
 #elif defined(__AVX2__)
-  return _mm256_i32gather_ps(source, reinterpret_cast<__m256i>(index), sizeof(float));
+  return reinterpret_cast<Lanes>(
+      _mm256_i32gather_epi32(reinterpret_cast<const int*>(source), reinterpret_cast<__m256i>(index), sizeof(Element)));
 #else
-  FloatLanes values{};
-  for (int lane = 0; lane < kLanes; ++lane) values[lane] = source[index[lane]];
+  Lanes values{};
+  for (int lane = 0; lane < kLanes; ++lane) {
+    uint32_t bits;
+    std::memcpy(&bits, source + index[lane], sizeof bits);
+    values[lane] = bits;
+  }
   return values;
 #endif
 }
@@ -150,6 +158,13 @@ REQUANT_INLINE inline Lanes add_half_products(Lanes a, Lanes b, Lanes sum) {
   return low(a) * low(b) + high(a) * high(b) + sum;
 #endif
 }
+
+#ifdef __AVX512BF16__
+// `sum` + low half of a * low half of b + high half of a * high half of b; halves are bf16.
+REQUANT_INLINE inline FloatLanes add_bf16_products(Lanes a, Lanes b, FloatLanes sum) {
+  return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+}
+#endif
 
 REQUANT_INLINE inline FloatLanes signed_to_floats(Lanes a) {
   return __builtin_convertvector(reinterpret_cast<SignedLanes>(a), FloatLanes);

@@ -78,7 +78,7 @@ struct PanelProduct {
   int64_t stride;
 };
 
-// Adds the products to sums [token][slice].
+// sums [token][slice] = the products.
 template <class Products, int kTokens>
 void multiply_panel_tokens(const PanelProduct<Products>& product, Floats* sums) {
   constexpr int kTogether = Isa::kPanelSlices;
@@ -88,7 +88,7 @@ void multiply_panel_tokens(const PanelProduct<Products>& product, Floats* sums) 
 #pragma GCC unroll 8
     for (int token = 0; token < kTokens; ++token) {
 #pragma GCC unroll 8
-      for (int i = 0; i < kTogether; ++i) sum[token][i] = sums[token * Isa::kSlices + slice + i];
+      for (int i = 0; i < kTogether; ++i) sum[token][i] = Isa::splat(0.0f);
     }
     const auto* weights = product.panel + slice * kRegister;
     const auto* x = product.x;

@@ -179,14 +179,13 @@ class SparseSums {
   Sums sums_[kTileRows];
 };
 
-// All sparse sums of one tile, for up to kMaxTokens tokens from `first_token`, a multiple of that, on.
+// All sparse sums of one tile, for up to kMaxTokens tokens.
 class TileSparseSums {
  public:
-  TileSparseSums(const Weight& weight, int64_t tile, const SparseInputs& inputs, int64_t first_token = 0)
-      : columns_(inputs.columns()), first_token_(first_token), empty_(inputs.blocks() == 0) {
-    const int64_t first = first_token / columns_, end = smaller(first + kMaxTokens / columns_, inputs.blocks());
-    for (int64_t block = first; block < end; ++block) {
-      float* sums = sums_ + (block - first) * columns_ * kTileRows;
+  TileSparseSums(const Weight& weight, int64_t tile, const SparseInputs& inputs)
+      : columns_(inputs.columns()), empty_(inputs.blocks() == 0) {
+    for (int64_t block = 0; block < inputs.blocks(); ++block) {
+      float* sums = sums_ + block * columns_ * kTileRows;
       std::memset(sums, 0, kTileRows * columns_ * sizeof(float));
       const float* x = inputs.block(block);
       if (columns_ == 1) SparseSums<1>(weight, tile, x).finish(sums);
@@ -203,14 +202,12 @@ class TileSparseSums {
   // Adds those of one token to y [row].
   void add_to(int64_t token, float* y) const {
     if (empty_) return;
-    const int64_t place = token - first_token_;
-    const float* sums = sums_ + place / columns_ * columns_ * kTileRows + place % columns_;
+    const float* sums = sums_ + token / columns_ * columns_ * kTileRows + token % columns_;
     for (int row = 0; row < kTileRows; ++row) y[row] += sums[row * columns_];
   }
 
  private:
   int columns_;
-  int64_t first_token_;
   bool empty_;
   alignas(64) float sums_[kMaxTokens * kTileRows];  // [block][row][column]
 };

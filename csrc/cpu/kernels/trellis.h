@@ -14,12 +14,13 @@
 #include "kernels/parallel.h"
 #include "kernels/rotation.h"
 #include "kernels/sparse.h"
+#include "kernels/sparse_blocks.h"
 #include "kernels/trellis_inputs.h"
 
 namespace requant::cpu::REQUANT_ISA {
 namespace {
 
-// S x of all tokens, [tokens][out_padded].
+// S x of a few tokens, [tokens][out_padded].
 class SparseProducts {
  public:
   explicit SparseProducts(const LinearArguments& arguments)
@@ -27,7 +28,7 @@ class SparseProducts {
         tokens_(weight_.sparse.words == nullptr ? 0 : arguments.tokens),
         out_padded_(pad_to_tile(weight_.out_features)),
         inputs_(tokens_, weight_.in_features),
-        sums_(tokens_ * out_padded_) {}
+        products_(tokens_ * out_padded_) {}
 
   void store(int64_t token, const float* x) {
     if (tokens_ > 0) inputs_.store(token, 0, weight_.in_features, x);
@@ -36,14 +37,12 @@ class SparseProducts {
   // Every thread computes those of its tiles, when all inputs are stored.
   void multiply(const Team& team) {
     const auto [first_tile, end_tile] = team.share(out_padded_ / kTrellisTile);
-    for (int64_t first = 0; first < tokens_; first += kMaxTokens) {
-      for (int64_t tile = first_tile; tile < end_tile; ++tile) {
-        const TileSparseSums sums(weight_, tile, inputs_, first);
-        for (int64_t token = first; token < smaller(first + kMaxTokens, tokens_); ++token) {
-          float* place = sums_.data() + token * out_padded_ + tile * kTrellisTile;
-          for (int row = 0; row < kTrellisTile; ++row) place[row] = 0;
-          sums.add_to(token, place);
-        }
+    for (int64_t tile = first_tile; tile < end_tile && tokens_ > 0; ++tile) {
+      const TileSparseSums sums(weight_, tile, inputs_);
+      for (int64_t token = 0; token < tokens_; ++token) {
+        float* place = products_.data() + token * out_padded_ + tile * kTrellisTile;
+        for (int row = 0; row < kTrellisTile; ++row) place[row] = 0;
+        sums.add_to(token, place);
       }
     }
   }
@@ -51,14 +50,14 @@ class SparseProducts {
   // Every thread of the team calls this, before that.
   void clear_rest(const Team& team) { inputs_.clear_rest(team); }
 
-  // Of one token, or null if nothing is sparse.
-  const float* sums(int64_t token) const { return tokens_ == 0 ? nullptr : sums_.data() + token * out_padded_; }
+  // Those of one token, or null if nothing is sparse.
+  const float* products(int64_t token) const { return tokens_ == 0 ? nullptr : products_.data() + token * out_padded_; }
 
  private:
   const Weight& weight_;
   int64_t tokens_, out_padded_;
   SparseInputs inputs_;
-  Buffer<float> sums_;
+  Buffer<float> products_;
 };
 
 // As many tokens as TokenInputs holds, or fewer, are multiplied with weights in registers.
@@ -90,7 +89,7 @@ class TrellisTokens {
       team.wait_for_all();
       for (int64_t token = first; token < smaller(end, arguments_.tokens); ++token) {
         rotation_.finish(z_.data() + token * rotation_.out_padded, inputs_.unit(token) / Code::kUnit,
-                         sparse_.sums(token), token, scratch.data());
+                         sparse_.products(token), token, scratch.data());
       }
     });
   }
@@ -132,26 +131,26 @@ class TrellisTokens {
   Buffer<float> z_;
 };
 
-// Any number of tokens. The product has inputs of 16 bits if those of the call have and the prefill kernel multiplies
-// them so; rotated fp16 inputs would need the range of fp32.
-inline void run_trellis_batch(const LinearArguments& arguments, DecodePanels decode, float unit) {
+// Any number of tokens; SparseInput: of SparseBlocks. The product has inputs of 16 bits if those of the call have and
+// the prefill kernel multiplies them so; rotated fp16 inputs would need the range of fp32.
+template <class SparseInput>
+void run_trellis_batch(const LinearArguments& arguments, DecodePanels decode, float unit) {
   const bool bf16 = Isa::kHasBf16Products && arguments.x_dtype == Dtype::kBFloat16;
   const Dtype dtype = bf16 ? Dtype::kBFloat16 : Dtype::kFloat32;
   const Rotation rotation(arguments);
   const Buffer<float> z(arguments.tokens * rotation.out_padded);
   const Buffer<uint8_t> rotated(arguments.tokens * rotation.in_padded * (bf16 ? 2 : 4));
-  SparseProducts sparse(arguments);
+  const SparseBlocks<SparseInput> sparse(arguments);
 
   parallel(arguments.threads, [&](const Team& team) {
     const Buffer<float> x(rotation.in_padded), scratch(rotation.in_padded);
     const auto [first, end] = team.share(arguments.tokens);
     for (int64_t token = first; token < end; ++token) {
       rotation.load(token, x.data());
-      sparse.store(token, x.data());
       rotation.rotate(x.data(), scratch.data());
       store_floats(x.data(), dtype, token * rotation.in_padded, rotation.in_padded, rotated.data());
     }
-    sparse.clear_rest(team);
+    sparse.load(team);
     team.wait_for_all();
     sparse.multiply(team);
   });
@@ -171,7 +170,7 @@ inline void run_trellis_batch(const LinearArguments& arguments, DecodePanels dec
     const Buffer<float> scratch(rotation.out_padded);
     const auto [first, end] = team.share(arguments.tokens);
     for (int64_t token = first; token < end; ++token) {
-      rotation.finish(z.data() + token * rotation.out_padded, unit, sparse.sums(token), token, scratch.data());
+      rotation.finish(z.data() + token * rotation.out_padded, unit, sparse.products(token), token, scratch.data());
     }
   });
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/buffer.h"
+#include "kernels/conversion.h"
 #include "kernels/trellis_codes.h"
 
 namespace requant::cpu::REQUANT_ISA {
@@ -47,6 +48,54 @@ class FloatInputs {
   int64_t size_;
   Buffer<float> x_;
 };
+
+#ifdef __AVX512BF16__
+// Products of bf16 with x in bf16, for codes whose values come in pairs.
+template <class Code, int kTokenCount>
+class PairInputs {
+  static constexpr int kPairInputs = Code::kPairInputs;
+
+ public:
+  static constexpr int kTokens = kTokenCount;
+  explicit PairInputs(int64_t in_padded) : size_(in_padded), pairs_(in_padded / kPairInputs), x_(kTokens * pairs_) {}
+
+  void set(int64_t token, const float* x) {
+    uint16_t* place = reinterpret_cast<uint16_t*>(x_.data() + token * pairs_);
+    store_floats(x, Dtype::kBFloat16, 0, size_, place);
+    if constexpr (kPairInputs == 1) {
+      for (int64_t i = size_ - 1; i >= 0; --i) place[2 * i] = place[2 * i + 1] = place[i];
+    }
+  }
+  // In the place of a token that there is not.
+  void clear(int64_t token) { std::memset(x_.data() + token * pairs_, 0, pairs_ * sizeof(uint32_t)); }
+  float unit(int64_t) const { return 1 / Code::kPairUnit; }
+
+  template <class States>
+  REQUANT_INLINE void add_stretch(const Code& code, int64_t first, int64_t end, States states,
+                                  FloatLanes (&totals)[kTokens][kParts]) const {
+    constexpr int kChains = kTokens <= 2 ? 4 : kTokens <= 4 ? 2 : 1;  // of sums that do not wait for each other
+    FloatLanes sums[kTokens][kChains] = {};
+    for (int64_t tile = first; tile < end; ++tile) {
+      const auto tile_states = states(tile);
+      const uint32_t* x = x_.data() + tile * (kTrellisTile / kPairInputs);
+      unroll<0, kTrellisTile / kPairInputs>([&](auto index) REQUANT_INLINE {
+        const Lanes weights = code.pair(tile_states.template states<index.value * kPairInputs>(0));
+        unroll<0, kTokens>([&](auto token) REQUANT_INLINE {
+          FloatLanes& sum = sums[token.value][index.value % kChains];
+          sum = add_bf16_products(weights, Lanes{} + x[token.value * pairs_ + index.value], sum);
+        });
+      });
+    }
+    for (int token = 0; token < kTokens; ++token) {
+      for (const FloatLanes& sum : sums[token]) totals[token][0] += sum;
+    }
+  }
+
+ private:
+  int64_t size_, pairs_;
+  Buffer<uint32_t> x_;  // [token][pair]
+};
+#endif
 
 // Exact products with x as 16-bit integers times a unit, for codes whose values are sums of bytes. Rotated inputs look
 // Gaussian, so the largest one, which sets the unit, is but a few times as large as the others: the error is some 1e-4

@@ -84,8 +84,12 @@ class TrellisPanels {
   // whether they are rounded or cut off.
   template <int kPair>
   REQUANT_INLINE Words pair(const States& states) const {
-    const FloatLanes even = value<2 * kPair>(states, 0), odd = value<2 * kPair + 1>(states, 0);
-    return Code::kSumsBytes ? Isa::join_bf16(even, odd) : Isa::round_to_bf16(even, odd);
+    if constexpr (Code::kPairInputs == 2) {
+      return reinterpret_cast<Words>(code_.pair(states.template states<2 * kPair>(0)));
+    } else {
+      const FloatLanes even = value<2 * kPair>(states, 0), odd = value<2 * kPair + 1>(states, 0);
+      return Code::kSumsBytes ? Isa::join_bf16(even, odd) : Isa::round_to_bf16(even, odd);
+    }
   }
 
   REQUANT_INLINE void store_bf16(States states, uint16_t* panel) const {
