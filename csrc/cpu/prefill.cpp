@@ -10,6 +10,7 @@
 #include "kernels/outputs.h"
 #include "kernels/panel.h"
 #include "kernels/parallel.h"
+#include "kernels/tiles.h"
 #ifdef __AMX_BF16__
 #include "kernels/matrix_panel.h"
 #endif
@@ -23,7 +24,7 @@ constexpr int64_t kMaxTilesTogether = 8;
 // How the tiles of a weight are shared out: `together` are decoded at a time.
 struct Groups {
   Groups(const LinearArguments& arguments, int64_t in_padded, int64_t element_bytes) {
-    tiles = (arguments.weight.out_features + kTileRows - 1) / kTileRows;
+    tiles = tile_count(arguments.weight);
     const int64_t fitting = kPanelBytes / (in_padded * kTileRows * element_bytes);
     const int64_t share = (tiles + arguments.threads - 1) / arguments.threads;
     together = smaller(smaller(kMaxTilesTogether, share), fitting < 2 ? int64_t{2} : fitting);

@@ -8,10 +8,10 @@
 #include "kernels/inputs.h"
 #include "kernels/outputs.h"
 #include "kernels/panel.h"
-#include "kernels/parallel.h"
 #include "kernels/row_lanes.h"
 #include "kernels/segments.h"
 #include "kernels/sparse.h"
+#include "kernels/tiles.h"
 
 namespace requant::cpu::REQUANT_ISA {
 namespace {
@@ -104,16 +104,10 @@ class BatchLinear {
       : arguments_(arguments),
         weight_(arguments.weight),
         segments_(weight_),
-        inputs_(arguments, segments_, Format::kCentered),
-        tiles_((weight_.out_features + kTileRows - 1) / kTileRows),
-        tile_bytes_((weight_.in_features + kBlockInputs - 1) / kBlockInputs * Layout::kBytes) {}
+        inputs_(arguments, segments_, Format::kCentered) {}
 
   void run() {
-    parallel(arguments_.threads, [this](const Team& team) {
-      inputs_.prepare(team);
-      const auto [begin, end] = team.share(tiles_);
-      for (int64_t tile = begin; tile < end; ++tile) run_tile(tile);
-    });
+    for_each_tile(arguments_, inputs_, [this](int64_t tile) { run_tile(tile); });
   }
 
  private:
@@ -139,9 +133,10 @@ class BatchLinear {
   // y[column][first_row ..< first_row + kLaneRows] = the dense sums.
   template <int kColumns>
   void multiply(Format& format, int64_t tile, int64_t pass, int first_row, float* y) const {
+    constexpr int kRegisters = kPairs * Products::kRegisters;  // of a step
     // Chains of additions that do not wait for each other.
     constexpr int kChains = kColumns <= 2 ? 4 : kColumns <= 5 ? 2 : 1;
-    const uint8_t* codes = weight_.codes + tile * tile_bytes_;
+    const uint8_t* codes = tile_codes<Format::kBits>(weight_, tile);
     const auto* x = inputs_.x(pass);
     Rows rows(format, first_row);
     Floats totals[kColumns];
@@ -150,13 +145,15 @@ class BatchLinear {
       const Segment& segment = segments_[index];
       format.select_group(segment.group);
       Floats sums[kColumns][kChains];
-      unroll<0, kColumns>([&](auto column) REQUANT_INLINE {
-        for (Floats& sum : sums[column.value]) sum = Isa::splat(0.0f);
+#pragma GCC unroll 16
+      for (int column = 0; column < kColumns; ++column) {
+#pragma GCC unroll 4
+        for (Floats& sum : sums[column]) sum = Isa::splat(0.0f);
         if constexpr (Format::kCentered) {
           const Floats zero = Isa::add(Isa::load_lanes(format.zeros() + first_row), Isa::splat(Rows::offset()));
-          sums[column.value][0] = Isa::multiply(zero, Isa::splat(-inputs_.sums(pass)[index * kColumns + column.value]));
+          sums[column][0] = Isa::multiply(zero, Isa::splat(-inputs_.sums(pass)[index * kColumns + column]));
         }
-      });
+      }
       for (int64_t step = segment.begin / kStepInputs; step < segment.end / kStepInputs;) {
         const int64_t block = step / kStepsPerBlock;
         const int plane = static_cast<int>(step % kStepsPerBlock / Layout::kStepsPerPlane);
@@ -167,32 +164,36 @@ class BatchLinear {
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
           typename Rows::Weights weights[Rows::kSteps][kPairs];
           rows.next(weights);
-          unroll<0, Rows::kSteps>([&](auto i) REQUANT_INLINE {
-            const int64_t this_step = first_step + turn + i.value * Rows::kDistance;
-            if (this_step < step || this_step >= end_step) return;
-            const auto* inputs = x + this_step * kPairs * Products::kRegisters * kColumns;
-            unroll<0, kPairs * Products::kRegisters>([&](auto k) REQUANT_INLINE {
-              constexpr int kPair = k.value / Products::kRegisters, kPart = k.value % Products::kRegisters;
-              unroll<0, kColumns>([&](auto column) REQUANT_INLINE {
-                Floats& sum = sums[column.value][k.value % kChains];
-                sum = Products::multiply_add(weights[i.value][kPair].parts[kPart],
-                                             Products::splat(inputs + k.value * kColumns + column.value), sum);
-              });
-            });
-          });
+#pragma GCC unroll 2
+          for (int i = 0; i < Rows::kSteps; ++i) {
+            const int64_t this_step = first_step + turn + i * Rows::kDistance;
+            if (this_step < step || this_step >= end_step) continue;
+            const auto* inputs = x + this_step * kRegisters * kColumns;
+#pragma GCC unroll 8
+            for (int k = 0; k < kRegisters; ++k) {
+              const auto part = weights[i][k / Products::kRegisters].parts[k % Products::kRegisters];
+#pragma GCC unroll 16
+              for (int column = 0; column < kColumns; ++column) {
+                Floats& sum = sums[column][k % kChains];
+                sum = Products::multiply_add(part, Products::splat(inputs + k * kColumns + column), sum);
+              }
+            }
+          }
         }
         step = end_step;
       }
       const Floats scale = Isa::load_lanes(format.scales() + first_row);
-      unroll<0, kColumns>([&](auto column) REQUANT_INLINE {
-        Floats sum = sums[column.value][0];
-        unroll<1, kChains>([&](auto chain) REQUANT_INLINE { sum = Isa::add(sum, sums[column.value][chain.value]); });
-        totals[column.value] = Isa::multiply_add(sum, scale, totals[column.value]);
-      });
+#pragma GCC unroll 16
+      for (int column = 0; column < kColumns; ++column) {
+        Floats sum = sums[column][0];
+#pragma GCC unroll 4
+        for (int chain = 1; chain < kChains; ++chain) sum = Isa::add(sum, sums[column][chain]);
+        totals[column] = Isa::multiply_add(sum, scale, totals[column]);
+      }
     }
-    unroll<0, kColumns>([&](auto column) REQUANT_INLINE {
-      Isa::store_lanes(totals[column.value], y + column.value * kTileRows + first_row);
-    });
+    for (int column = 0; column < kColumns; ++column) {
+      Isa::store_lanes(totals[column], y + column * kTileRows + first_row);
+    }
   }
 
   // Of the rows in use.
@@ -206,8 +207,6 @@ class BatchLinear {
   const Weight& weight_;
   Segments segments_;
   BatchInputs<Products> inputs_;
-  int64_t tiles_;
-  int64_t tile_bytes_;
 };
 
 }  // namespace

@@ -8,6 +8,13 @@
 namespace requant::cpu::REQUANT_ISA {
 namespace {
 
+// From the unit of `row` on, in a plane of a block.
+inline const uint8_t* units(const uint8_t* block, int plane, int row) {
+  return block + plane * kPlaneBytes + row * kUnitBytes;
+}
+// The high bits of 3-bit codes, likewise.
+inline const uint8_t* high_bits(const uint8_t* block, int row) { return block + kPlaneBytes + row * kStepInputs; }
+
 template <int kBits>
 class Codes {
   using Layout = Block<kBits>;
@@ -15,9 +22,9 @@ class Codes {
  public:
   REQUANT_INLINE void load(const uint8_t* block, int slice) {
     unroll<0, Layout::kPlanes>([&](auto plane) REQUANT_INLINE {
-      planes_[plane.value] = Isa::load(block + plane.value * kPlaneBytes + slice * Isa::kRows * kUnitBytes);
+      planes_[plane.value] = Isa::load(units(block, plane.value, slice * Isa::kRows));
     });
-    if constexpr (kBits == 3) high_ = Isa::load_bytes(block + kPlaneBytes + slice * Isa::kRows * kStepInputs);
+    if constexpr (kBits == 3) high_ = Isa::load_bytes(high_bits(block, slice * Isa::kRows));
   }
 
   // Where a code of this step stands in its word if it may stand anywhere in the low kUsableBits bits: fields that lie

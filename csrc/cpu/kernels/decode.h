@@ -9,9 +9,9 @@
 #include "kernels/inputs.h"
 #include "kernels/outputs.h"
 #include "kernels/panel.h"
-#include "kernels/parallel.h"
 #include "kernels/segments.h"
 #include "kernels/sparse.h"
+#include "kernels/tiles.h"
 #include "kernels/unroll.h"
 
 namespace requant::cpu::REQUANT_ISA {
@@ -36,23 +36,17 @@ class DecodeLinear {
         segments_(weight_),
         offsets_(Offsets::of<Format>()),
         inputs_(arguments, segments_, Format::kCentered ? &offsets_ : nullptr,
-                kSparseCopy && weight_.sparse.words != nullptr),
-        tiles_((weight_.out_features + kTileRows - 1) / kTileRows),
-        tile_bytes_((weight_.in_features + kBlockInputs - 1) / kBlockInputs * kBlockBytes) {}
+                kSparseCopy && weight_.sparse.words != nullptr) {}
 
   void run() {
-    parallel(arguments_.threads, [this](const Team& team) {
-      inputs_.prepare(team);
-      const auto [begin, end] = team.share(tiles_);
-      for (int64_t tile = begin; tile < end; ++tile) run_tile(tile);
-    });
+    for_each_tile(arguments_, inputs_, [this](int64_t tile) { run_tile(tile); });
   }
 
  private:
   void run_tile(int64_t tile) const {
     constexpr int kTogether = Isa::kDecodedSlices;
     Format format(weight_, segments_.groups(), tile);
-    const uint8_t* codes = weight_.codes + tile * tile_bytes_;
+    const uint8_t* codes = tile_codes<Format::kBits>(weight_, tile);
     const Input* x = inputs_.row(0);
     Floats sums[kSlices];
     for (Floats& sum : sums) sum = Isa::splat(0.0f);
@@ -123,8 +117,6 @@ class DecodeLinear {
   Segments segments_;
   Offsets offsets_;
   Inputs<Products> inputs_;
-  int64_t tiles_;
-  int64_t tile_bytes_;
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "kernels/conversion.h"
 #include "kernels/panel.h"
 #include "kernels/sparse.h"
+#include "kernels/tiles.h"
 #ifdef __AMX_BF16__
 #include "kernels/matrix_panel.h"
 #endif
@@ -41,10 +42,9 @@ void decode_panels(const PanelArguments& arguments) {
   constexpr int kBlockBytes = Block<Format::kBits>::kBytes;
   const Weight& weight = arguments.weight;
   const Segments segments(weight);
-  const int64_t blocks = (weight.in_features + kBlockInputs - 1) / kBlockInputs;
   for (int64_t tile = arguments.tile_begin; tile < arguments.tile_end; ++tile) {
     Format format(weight, segments.groups(), tile);
-    const uint8_t* codes = weight.codes + tile * blocks * kBlockBytes;
+    const uint8_t* codes = tile_codes<Format::kBits>(weight, tile);
     const int64_t start = (tile - arguments.tile_begin) * segments.in_padded() * kTileRows;
     const auto decode = [&](auto* panel, auto products, auto store) REQUANT_INLINE {
       using Layout = Panel<decltype(products)>;

@@ -10,6 +10,7 @@
 #include "kernels/products.h"
 #include "kernels/segments.h"
 #include "kernels/sparse.h"
+#include "kernels/tiles.h"
 #include "kernels/unroll.h"
 
 namespace requant::cpu::REQUANT_ISA {
@@ -38,8 +39,7 @@ class Dequantize {
  private:
   void run_tile(int64_t tile) const {
     Format format(weight_, segments_.groups(), tile);
-    const int64_t blocks = (weight_.in_features + kBlockInputs - 1) / kBlockInputs;
-    const uint8_t* codes = weight_.codes + tile * blocks * kBlockBytes;
+    const uint8_t* codes = tile_codes<Format::kBits>(weight_, tile);
     alignas(64) Element rows[kTileRows * kStretchInputs];
     for (int64_t index = 0; index < segments_.count(); ++index) {
       const Segment& segment = segments_[index];

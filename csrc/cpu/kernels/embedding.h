@@ -4,9 +4,10 @@
 #pragma once
 
 #include "arguments.h"
-#include "common/tile16.h"
+#include "kernels/codes.h"
 #include "kernels/conversion.h"
 #include "kernels/parallel.h"
+#include "kernels/tiles.h"
 
 namespace requant::cpu::REQUANT_ISA {
 namespace {
@@ -20,8 +21,7 @@ class Embedding {
       : arguments_(arguments),
         weight_(arguments.weight),
         group_size_(weight_.group_size < 0 ? weight_.in_features : weight_.group_size),
-        groups_((weight_.in_features + group_size_ - 1) / group_size_),
-        blocks_((weight_.in_features + kBlockInputs - 1) / kBlockInputs) {}
+        groups_((weight_.in_features + group_size_ - 1) / group_size_) {}
 
   void run() {
     parallel(arguments_.threads, [this](const Team& team) {
@@ -33,11 +33,11 @@ class Embedding {
  private:
   void copy_row(int64_t token) const {
     const int64_t tile = arguments_.indices[token] / kTileRows, row = arguments_.indices[token] % kTileRows;
-    for (int64_t block = 0; block < blocks_; ++block) {
-      const int64_t first = block * kBlockInputs;
+    const uint8_t* codes = tile_codes<kBits>(weight_, tile);
+    for (int64_t first = 0; first < weight_.in_features; first += kBlockInputs, codes += Layout::kBytes) {
       const int64_t inputs = smaller<int64_t>(kBlockInputs, weight_.in_features - first);
       float values[kBlockInputs];
-      decode(weight_.codes + (tile * blocks_ + block) * Layout::kBytes, row, values);
+      decode(codes, static_cast<int>(row), values);
       // The group changes at multiples of kGroupGranularity inputs.
       for (int64_t part = 0; part < inputs; part += kGroupGranularity) {
         const int64_t place = (tile * groups_ + (first + part) / group_size_) * kTileRows + row;
@@ -51,11 +51,11 @@ class Embedding {
   }
 
   // The codes of one row of a block, as floats in the order of the inputs.
-  static void decode(const uint8_t* block, int64_t row, float* values) {
+  static void decode(const uint8_t* block, int row, float* values) {
     constexpr int kFieldMask = (1 << Layout::kFieldBits) - 1;
     for (int plane = 0; plane < Layout::kPlanes; ++plane) {
       uint16_t words[kStepInputs];
-      std::memcpy(words, block + plane * kPlaneBytes + row * kUnitBytes, kUnitBytes);
+      std::memcpy(words, units(block, plane, row), kUnitBytes);
       for (int step = 0; step < Layout::kStepsPerPlane; ++step) {
         float* target = values + (plane * Layout::kStepsPerPlane + step) * kStepInputs;
         for (int i = 0; i < kStepInputs; ++i) {
@@ -64,7 +64,7 @@ class Embedding {
       }
     }
     if constexpr (kBits == 3) {
-      const uint8_t* high = block + kPlaneBytes + row * kStepInputs;
+      const uint8_t* high = high_bits(block, row);
       for (int step = 0; step < kStepsPerBlock; ++step) {
         for (int i = 0; i < kStepInputs; ++i) {
           values[step * kStepInputs + i] += static_cast<float>((high[i] >> step & 1) << 2);
@@ -77,7 +77,6 @@ class Embedding {
   const Weight& weight_;
   int64_t group_size_;
   int64_t groups_;
-  int64_t blocks_;
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "kernels/parallel.h"
 #include "kernels/segments.h"
 #include "kernels/sparse.h"
+#include "kernels/tiles.h"
 
 namespace requant::cpu::REQUANT_ISA {
 namespace {
@@ -26,7 +27,7 @@ class MatrixLinear {
         segments_(weight_),
         inputs_(arguments, segments_.in_padded()),
         columns_(static_cast<int>(inputs_.token_tiles()) * MatrixTiles::kTokens),
-        tiles_((weight_.out_features + kTileRows - 1) / kTileRows),
+        tiles_(tile_count(weight_)),
         sparse_(weight_.sparse.words != nullptr ? arguments.tokens : 0, segments_.in_padded()),
         x_sums_(Format::kCentered ? segments_.count() * columns_ : 0) {}
 
@@ -80,8 +81,7 @@ class MatrixLinear {
   }
 
   void decode_panel(const Format& format, int64_t tile, const Segment& segment, uint16_t* panel) const {
-    const int64_t blocks = (weight_.in_features + kBlockInputs - 1) / kBlockInputs;
-    const uint8_t* codes = weight_.codes + tile * blocks * kBlockBytes;
+    const uint8_t* codes = tile_codes<Format::kBits>(weight_, tile);
     for_each_block(segment, [&](int64_t block, auto first, auto last) REQUANT_INLINE {
       prefetch_block<kBlockBytes>(codes + block * kBlockBytes);
       alignas(64) uint16_t decoded[Panel<Bf16Products>::kBlock];

@@ -13,10 +13,10 @@
 #include "kernels/byte_weights.h"
 #include "kernels/outputs.h"
 #include "kernels/panel.h"
-#include "kernels/parallel.h"
 #include "kernels/rounded_inputs.h"
 #include "kernels/sections.h"
 #include "kernels/sparse.h"
+#include "kernels/tiles.h"
 #include "kernels/unroll.h"
 
 namespace requant::cpu::REQUANT_ISA {
@@ -35,22 +35,11 @@ class RoundedLinear {
       : arguments_(arguments),
         weight_(arguments.weight),
         sections_(weight_),
-        inputs_(arguments, sections_, Block<Format::kBits>::kStepsPerPlane / 2, weight_.sparse.words != nullptr),
-        tiles_((weight_.out_features + kTileRows - 1) / kTileRows),
-        tile_bytes_((weight_.in_features + kBlockInputs - 1) / kBlockInputs * kBlockBytes) {}
+        inputs_(arguments, sections_, Block<Format::kBits>::kStepsPerPlane / 2, weight_.sparse.words != nullptr) {}
 
   void run() {
-    parallel(arguments_.threads, [this](const Team& team) {
-      inputs_.prepare(team);
-      const auto [begin, end] = team.share(tiles_);
-      for (int64_t tile = begin; tile < end; ++tile) {
-        if (arguments_.tokens == 1) {
-          one_token(tile);
-        } else {
-          batch(tile);
-        }
-      }
-    });
+    for_each_tile(arguments_, inputs_,
+                  [this](int64_t tile) { arguments_.tokens == 1 ? one_token(tile) : batch(tile); });
   }
 
  private:
@@ -94,7 +83,7 @@ class RoundedLinear {
   [[gnu::noinline]] void add_section(const Format& format, int64_t tile, int64_t index, int64_t token, bool prefetch,
                                      float* y) const {
     const Section& section = sections_[index];
-    const uint8_t* codes = weight_.codes + tile * tile_bytes_ + section.first_block * kBlockBytes;
+    const uint8_t* codes = tile_codes<Format::kBits>(weight_, tile) + section.first_block * kBlockBytes;
     const int8_t* x = inputs_.bytes(token, section);
     Integers sums[kTokens][kSlices];
 #pragma GCC unroll 1
@@ -183,8 +172,6 @@ class RoundedLinear {
   const Weight& weight_;
   Sections sections_;
   RoundedInputs inputs_;
-  int64_t tiles_;
-  int64_t tile_bytes_;
 };
 
 }  // namespace

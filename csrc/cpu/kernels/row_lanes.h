@@ -35,31 +35,32 @@ class UniformRows {
   static constexpr float offset() { return Products::template offset<kBits>(0); }
 
   REQUANT_INLINE void load(const uint8_t* block, int plane, int first_row) {
-    unroll<0, kPairs>([&](auto i) REQUANT_INLINE {
-      const int row = first_row + i.value * Isa::kRows;
-      low_[i.value] = Isa::load(block + plane * kPlaneBytes + row * kUnitBytes);
-      if constexpr (kBits == 3) high_[i.value] = Isa::load_bytes(block + kPlaneBytes + row * kStepInputs);
-    });
+#pragma GCC unroll 4
+    for (int i = 0; i < kPairs; ++i) low_[i] = Isa::load(units(block, plane, first_row + i * Isa::kRows));
     Isa::transpose_dwords(low_);
     if constexpr (kBits == 3) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kPairs; ++i) high_[i] = Isa::load_bytes(high_bits(block, first_row + i * Isa::kRows));
       Isa::transpose_dwords(high_);
+#pragma GCC unroll 4
       for (Words& bits : high_) bits = Isa::template shift_right<-2>(bits);
     }
   }
 
   // The pairs of the next step.
   REQUANT_INLINE void next(Weights (&weights)[kSteps][kPairs]) {
-    unroll<0, kPairs>([&](auto pair) REQUANT_INLINE {
-      Words& low = low_[pair.value];
+#pragma GCC unroll 4
+    for (int pair = 0; pair < kPairs; ++pair) {
+      Words& low = low_[pair];
       Words codes = low;
       if constexpr (kBits == 3) {
-        Words& high = high_[pair.value];
+        Words& high = high_[pair];
         codes = Isa::select(Isa::splat_words(3), low, high);
         high = Isa::template shift_right<1>(high);
       }
-      weights[0][pair.value] = Products::template from_codes<kBits, 0>(codes);
+      weights[0][pair] = Products::template from_codes<kBits, 0>(codes);
       low = Isa::template shift_right<Layout::kFieldBits>(low);
-    });
+    }
   }
 
  private:
@@ -83,45 +84,49 @@ class LutRows {
   static constexpr float offset() { return 0; }
 
   REQUANT_INLINE void load(const uint8_t* block, int plane, int first_row) {
-    unroll<0, kPairs>([&](auto i) REQUANT_INLINE {
-      const int row = first_row + i.value * Isa::kRows;
-      low_[i.value] = Isa::load(block + plane * kPlaneBytes + row * kUnitBytes);
+#pragma GCC unroll 4
+    for (int i = 0; i < kPairs; ++i) {
+      const int row = first_row + i * Isa::kRows;
+      low_[i] = Isa::load(units(block, plane, row));
       if constexpr (kBits == 3) {
-        const Words bits = Isa::load_bytes(block + kPlaneBytes + row * kStepInputs);
+        const Words bits = Isa::load_bytes(high_bits(block, row));
         // Bits 0..3 belong to steps 0..3, bits 8..11 to steps 4..7; they are wanted as bit 2 of either byte.
         const Words bytes = Isa::select(Isa::splat_words(0x000f), bits, Isa::template shift_right<-4>(bits));
-        high_[i.value] = Isa::template shift_right<-2>(Isa::bit_and(bytes, Isa::splat_words(0x0f0f)));
+        high_[i] = Isa::template shift_right<-2>(Isa::bit_and(bytes, Isa::splat_words(0x0f0f)));
       }
-    });
+    }
   }
 
   // The pairs of the next step and of the one kDistance further.
   REQUANT_INLINE void next(Weights (&weights)[kSteps][kPairs]) {
     constexpr int kFieldMask = ((1 << Layout::kFieldBits) - 1) * 0x0101;
     Words parts[Format::kParts][kSteps][kPairs];
-    unroll<0, kPairs>([&](auto slice) REQUANT_INLINE {
-      Words& low = low_[slice.value];
+#pragma GCC unroll 4
+    for (int slice = 0; slice < kPairs; ++slice) {
+      Words& low = low_[slice];
       Words index = Isa::bit_and(low, Isa::splat_words(kFieldMask));
       low = Isa::template shift_right<Layout::kFieldBits>(low);
       if constexpr (kBits == 3) {
-        Words& high = high_[slice.value];
+        Words& high = high_[slice];
         index = Isa::and_or(high, Isa::splat_words(0x0404), index);
         high = Isa::template shift_right<1>(high);
       }
-      unroll<0, Format::kParts>([&](auto part) REQUANT_INLINE {
-        const auto found = format_.look_up(index, first_slice_ + slice.value, 2 * part.value);
-        parts[part.value][0][slice.value] = found.first;
-        parts[part.value][1][slice.value] = found.second;
-      });
-    });
-    unroll<0, kSteps>([&](auto step) REQUANT_INLINE {
-      unroll<0, Format::kParts>([&](auto part)
-                                    REQUANT_INLINE { Isa::transpose_dwords(parts[part.value][step.value]); });
-      unroll<0, kPairs>([&](auto pair) REQUANT_INLINE {
-        weights[step.value][pair.value] =
-            Format::weights(parts[Format::kParts - 1][step.value][pair.value], parts[0][step.value][pair.value]);
-      });
-    });
+#pragma GCC unroll 2
+      for (int part = 0; part < Format::kParts; ++part) {
+        const auto found = format_.look_up(index, first_slice_ + slice, 2 * part);
+        parts[part][0][slice] = found.first;
+        parts[part][1][slice] = found.second;
+      }
+    }
+#pragma GCC unroll 2
+    for (int step = 0; step < kSteps; ++step) {
+#pragma GCC unroll 2
+      for (auto& part : parts) Isa::transpose_dwords(part[step]);
+#pragma GCC unroll 4
+      for (int pair = 0; pair < kPairs; ++pair) {
+        weights[step][pair] = Format::weights(parts[Format::kParts - 1][step][pair], parts[0][step][pair]);
+      }
+    }
   }
 
  private:

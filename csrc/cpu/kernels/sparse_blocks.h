@@ -13,6 +13,7 @@
 #include "kernels/lanes.h"
 #include "kernels/parallel.h"
 #include "kernels/sparse.h"
+#include "kernels/tiles.h"
 
 namespace requant::cpu::REQUANT_ISA {
 namespace {
@@ -29,7 +30,7 @@ class SparseBlocks {
       : arguments_(arguments),
         weight_(arguments.weight),
         tokens_(weight_.sparse.words == nullptr ? 0 : arguments.tokens),
-        tiles_((weight_.out_features + kTileRows - 1) / kTileRows),
+        tiles_(tile_count(weight_)),
         blocks_((tokens_ + kBlockTokens - 1) / kBlockTokens),
         x_(blocks_ * weight_.in_features * kLineRegisters * kLanes),
         stride_((tiles_ + 1) * kTileRows),
@@ -66,9 +67,7 @@ class SparseBlocks {
   }
 
   // Those of one token, [out_features], or null if nothing is sparse.
-  const float* products(int64_t token) const {
-    return tokens_ == 0 ? nullptr : products_.data() + token * stride_;
-  }
+  const float* products(int64_t token) const { return tokens_ == 0 ? nullptr : products_.data() + token * stride_; }
 
  private:
   uint32_t* x_line(int64_t block, int64_t input) const {
