@@ -20,7 +20,7 @@ namespace {
 constexpr int pass_columns(int64_t tokens) { return static_cast<int>(tokens <= 6 ? tokens : (tokens + 1) / 2 * 2); }
 
 // x of one pass, the tokens side by side, [input][columns] (fp32) or [pair of inputs][columns] (bf16), and its sums
-// over the segments, [segment][columns].
+// over the segments, [segment][columns]. In front of x of a pass is a row of zeros, for the sparse part.
 template <class Products>
 class BatchInputs {
  public:
@@ -31,46 +31,49 @@ class BatchInputs {
         segments_(segments),
         passes_((arguments.tokens + Products::kPassTokens - 1) / Products::kPassTokens),
         most_columns_(pass_columns((arguments.tokens + passes_ - 1) / passes_)),
-        length_(segments.in_padded() * Products::kRegisters / 2),
-        x_(passes_ * most_columns_ * length_),
-        sums_(with_sums ? passes_ * most_columns_ * segments.count() : 0),
-        sparse_(arguments.weight.sparse.words != nullptr ? arguments.tokens : 0, segments.in_padded()) {}
+        rows_(1 + segments.in_padded() / kRowInputs),
+        x_(passes_ * most_columns_ * rows_ + kMostColumns),
+        sums_(with_sums ? passes_ * most_columns_ * segments.count() : 0) {}
 
   // Every thread of the team calls this; then they wait for each other.
   void prepare(const Team& team) {
     const auto [begin, end] = team.share(segments_.count());
     for (int64_t pass = 0; pass < passes_; ++pass) {
+      if (team.thread == 0) std::memset(row(pass, -1), 0, columns(pass) * sizeof(Input));
       for (int64_t index = begin; index < end; ++index) {
-        for (int column = 0; column < pass_columns(tokens(pass)); ++column) prepare_segment(pass, column, index);
+        for (int column = 0; column < columns(pass); ++column) prepare_segment(pass, column, index);
       }
     }
-    sparse_.clear_rest(team);
     team.wait_for_all();
   }
 
   int64_t passes() const { return passes_; }
   int64_t first_token(int64_t pass) const { return arguments_.tokens * pass / passes_; }
   int64_t tokens(int64_t pass) const { return first_token(pass + 1) - first_token(pass); }
-  const Input* x(int64_t pass) const { return x_.data() + pass * most_columns_ * length_; }
+  int columns(int64_t pass) const { return pass_columns(tokens(pass)); }
+  const Input* x(int64_t pass) const { return row(pass, 0); }
   const float* sums(int64_t pass) const { return sums_.data() + pass * most_columns_ * segments_.count(); }
-  const SparseInputs& sparse() const { return sparse_; }
 
  private:
+  static constexpr int64_t kRowInputs = 2 / Products::kRegisters;  // in an element
+
+  Input* row(int64_t pass, int64_t index) const {
+    return x_.data() + pass * most_columns_ * rows_ + (1 + index) * columns(pass);
+  }
+
   void prepare_segment(int64_t pass, int column, int64_t index) {
     const Segment& segment = segments_[index];
     const int64_t in_features = arguments_.weight.in_features, length = segment.end - segment.begin;
     const int64_t inside = smaller(length, in_features - segment.begin), token = first_token(pass) + column;
-    const int columns = pass_columns(tokens(pass));
     alignas(64) float x[kStretchInputs] = {};
     if (column < tokens(pass)) {
       load_floats(arguments_.x, arguments_.x_dtype, token * in_features + segment.begin, inside, x);
-      if (sparse_.blocks() > 0) sparse_.store(token, segment.begin, length, x);
     }
-    constexpr int64_t kInputs = 2 / Products::kRegisters;  // of an element
-    Input* place = x_.data() + pass * most_columns_ * length_ + segment.begin / kInputs * columns + column;
-    for (int64_t i = 0; i < length; i += kInputs) place[i / kInputs * columns] = Products::pair_input(x + i);
+    Input* place = row(pass, segment.begin / kRowInputs) + column;
+    const int stride = columns(pass);
+    for (int64_t i = 0; i < length; i += kRowInputs, place += stride) *place = Products::pair_input(x + i);
     if (sums_.data() != nullptr) {
-      sums_.data()[pass * most_columns_ * segments_.count() + index * columns + column] = sum_of(x, length);
+      sums_.data()[pass * most_columns_ * segments_.count() + index * stride + column] = sum_of(x, length);
     }
   }
 
@@ -87,10 +90,9 @@ class BatchInputs {
   const Segments& segments_;
   int64_t passes_;
   int64_t most_columns_;
-  int64_t length_;  // elements of one column
+  int64_t rows_;  // the row of zeros included
   Buffer<Input> x_;
   Buffer<float> sums_;
-  SparseInputs sparse_;
 };
 
 template <class Format>
@@ -114,17 +116,16 @@ class BatchLinear {
   void run_tile(int64_t tile) const {
     Format format(weight_, segments_.groups(), tile);
     alignas(64) float y[Products::kPassTokens * kTileRows];  // [column][row]
-    const TileSparseSums sparse(weight_, tile, inputs_.sparse());
     for (int64_t pass = 0; pass < inputs_.passes(); ++pass) {
-      const int64_t first = inputs_.first_token(pass);
-      unroll<1, Products::kPassTokens + 1>([&](auto columns) {
+      const int64_t first = inputs_.first_token(pass), tokens = inputs_.tokens(pass);
+      unroll<2, Products::kPassTokens + 1>([&](auto columns) {
         if constexpr (pass_columns(columns.value) == columns.value) {
-          if (columns.value != pass_columns(inputs_.tokens(pass))) return;
+          if (columns.value != inputs_.columns(pass)) return;
           for (int row = 0; row < kTileRows; row += kLaneRows) multiply<columns.value>(format, tile, pass, row, y);
         }
       });
-      for (int64_t token = 0; token < inputs_.tokens(pass); ++token) {
-        sparse.add_to(first + token, y + token * kTileRows);
+      add_sparse_sums(weight_, tile, inputs_.x(pass), inputs_.columns(pass), tokens, y, kTileRows);
+      for (int64_t token = 0; token < tokens; ++token) {
         write_outputs(arguments_, tile, first + token, y + token * kTileRows);
       }
     }

@@ -71,7 +71,7 @@ class Inputs {
   void prepare(const Team& team) {
     const auto [begin, end] = team.share(arguments_.tokens);
     for (int64_t token = begin; token < end; ++token) prepare_token(token);
-    sparse_.clear_rest(team);
+    sparse_.store_zeros(team);
     team.wait_for_all();
   }
 

@@ -37,7 +37,7 @@ class MatrixLinear {
       for (int64_t token_tile = first; token_tile < last; ++token_tile) inputs_.prepare(token_tile);
       const auto [first_segment, last_segment] = team.share(segments_.count());
       for (int64_t index = first_segment; index < last_segment; ++index) prepare_segment(index);
-      sparse_.clear_rest(team);
+      sparse_.store_zeros(team);
       team.wait_for_all();
       MatrixTiles::configure();
       const auto [begin, end] = team.share((tiles_ + kRowTiles - 1) / kRowTiles);
@@ -114,11 +114,9 @@ class MatrixLinear {
   }
 
   void write_tile(int64_t tile, float* sums) const {
-    const TileSparseSums sparse(weight_, tile, sparse_);
+    add_sparse_sums(weight_, tile, sparse_, sums, kRows);
     for (int64_t token = 0; token < arguments_.tokens; ++token) {
-      float* y = sums + token * kRows;
-      sparse.add_to(token, y);
-      write_outputs(arguments_, tile, token, y);
+      write_outputs(arguments_, tile, token, sums + token * kRows);
     }
   }
 

@@ -16,12 +16,15 @@
 namespace requant::cpu::REQUANT_ISA {
 namespace {
 
+constexpr int kMostColumns = sizeof(Isa::Floats) / sizeof(float);  // tokens side by side in a register
+
 using Words = Isa::Words;
 using Floats = Isa::Floats;
 
 struct Fp32Products {
   using Input = float;
-  static constexpr int kPassTokens = 8;  // of the batch kernel: sums that fit the register file
+  // Of the batch kernel: sums that fit the register file, and one register.
+  static constexpr int kPassTokens = kMostColumns < 8 ? kMostColumns : 8;
   using Register = Floats;
   static constexpr int kRegisters = 2;
   static constexpr int kRegisterInputs = kStepInputs / kRegisters;

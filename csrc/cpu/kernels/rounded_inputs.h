@@ -49,7 +49,7 @@ class RoundedInputs {
     for (int64_t index = begin; index < end; ++index) {
       for (int64_t token = 0; token < arguments_.tokens; ++token) prepare_section(index, token);
     }
-    sparse_.clear_rest(team);
+    sparse_.store_zeros(team);
     team.wait_for_all();
   }
 

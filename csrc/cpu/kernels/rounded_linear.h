@@ -71,11 +71,8 @@ class RoundedLinear {
         });
       }
     }
-    const TileSparseSums sparse(weight_, tile, inputs_.sparse());
-    for (int64_t token = 0; token < tokens; ++token) {
-      sparse.add_to(token, y + token * kTileRows);
-      write_outputs(arguments_, tile, token, y + token * kTileRows);
-    }
+    add_sparse_sums(weight_, tile, inputs_.sparse(), y, kTileRows);
+    for (int64_t token = 0; token < tokens; ++token) write_outputs(arguments_, tile, token, y + token * kTileRows);
   }
 
   // Adds what a section contributes to the outputs y [token][row] of kTokens tokens.

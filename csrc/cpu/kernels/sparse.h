@@ -1,6 +1,8 @@
 // The sparse part of one tile (picture: common/sparse_index.h).
 #pragma once
 
+#include <type_traits>
+
 #include "arguments.h"
 #include "kernels/conversion.h"
 #include "kernels/sparse_inputs.h"
@@ -10,6 +12,9 @@ namespace requant::cpu::REQUANT_ISA {
 namespace {
 
 constexpr int kPrefetchEntries = 512;  // how far ahead of the entry in use: about two tiles
+// Unpacked before the first of them is used: what a processor has just stored as a register it is slow to load in
+// parts.
+constexpr int kLayersTogether = 16;
 
 inline float entry_value(uint32_t entry, Dtype dtype) {
   const uint16_t value = static_cast<uint16_t>(entry >> kEntryValueShift);
@@ -60,26 +65,45 @@ REQUANT_INLINE inline void for_each_entry(const Weight& weight, int64_t tile, Us
   }
 }
 
-// Up to 16 entries, taken apart: lanes from the end on have the value 0 at input -1.
+// Up to 16 entries, taken apart for tokens that stand side by side: `stride` inputs of type Input for each input, or
+// pair of inputs, of the weight.
+template <class Input>
 struct UnpackedEntries {
+  static constexpr bool kPairs = std::is_same_v<Input, uint32_t>;
+
+  void unpack(const uint32_t* entries, int count, bool bf16, int stride) {
+    Isa::unpack_entries(entries, count, bf16, values, places);
+    for (int lane = 0; lane < kTileRows; ++lane) {
+      const int32_t input = places[lane];
+      if constexpr (kPairs) shifts[lane] = (~input & 1) * 16;
+      places[lane] = (kPairs ? input >> 1 : input) * stride;
+    }
+  }
+
+  // Lanes from the end on have the value 0 and the input before the first, a row of zeros: no infinite x becomes a NaN
+  // where no weight is.
   alignas(64) float values[kTileRows];
-  alignas(64) int32_t inputs[kTileRows];
+  alignas(64) int32_t places[kTileRows];
+  alignas(64) uint32_t shifts[kPairs ? kTileRows : 1];  // that bring an input to the upper half of its pair
 };
 
 // The sparse sums of a tile for kColumns tokens, a few layers at a time, so that the dense loop can have them done
 // while it waits for memory. One token gathers the x of all lanes; of more tokens, an entry is one load of all tokens'
 // x and one multiply-add, and every lane has a register of sums.
 //
-// Input: float, or uint16_t for one token in bf16, whose x is then the very row that the dense part reads. Another copy
-// would not stay in the first-level cache beside the codes that pass through it, and then gathers wait behind memory.
+// Input: float; for one token in bf16, uint16_t, its x being the very row that the dense part reads; for more,
+// uint32_t, a pair of inputs each, as the dense part has them. Another copy would not stay in the first-level cache
+// beside the codes that pass through it, and then gathers wait behind memory.
 template <int kColumns, class Input = float>
 class SparseSums {
   using Sums [[gnu::vector_size(kColumns * sizeof(float))]] = float;
+  using Pairs [[gnu::vector_size(kColumns * sizeof(uint32_t))]] = uint32_t;
   static_assert(sizeof(Sums) == kColumns * sizeof(float));  // GCC ignores the attribute in other places
 
  public:
-  // x: a block of SparseInputs, or an even number of bf16 inputs.
-  SparseSums(const Weight& weight, int64_t tile, const Input* x) : weight_(weight), tile_(tile), x_(x) {
+  // x: see UnpackedEntries; of one token, an even number of inputs.
+  SparseSums(const Weight& weight, int64_t tile, const Input* x, int stride = 1)
+      : weight_(weight), tile_(tile), x_(x), stride_(stride) {
     if (weight.sparse.words != nullptr) open(0);
   }
 
@@ -90,9 +114,14 @@ class SparseSums {
     if (layer_ == end) return;
     Sums sums[kTileRows];  // in registers, if there are enough
     std::memcpy(sums, sums_, sizeof sums);
-    for (; layer_ < end; ++layer_) {
-      while (lanes_[present_ - 1] >> kLaneRowBits <= layer_) --present_;
-      add_entries(present_, sums);
+    while (layer_ < end) {
+      const int layers = static_cast<int>(smaller<int64_t>(end - layer_, kLayersTogether));
+      int lanes[kLayersTogether];
+      for (int i = 0; i < layers; ++i, ++layer_) {
+        while (lanes_[present_ - 1] >> kLaneRowBits <= layer_) --present_;
+        lanes[i] = present_;
+      }
+      add_entries(lanes, layers, sums);
     }
     std::memcpy(sums_, sums, sizeof sums);
   }
@@ -116,7 +145,7 @@ class SparseSums {
     layers_ = entries.layers();
     lanes_ = entries.empty() ? nullptr : entries.lanes();
     next_ = entries.entries();
-    x_span_ = x_ + span * kSpanInputs * kColumns;
+    x_span_ = x_ + span * (kSpanInputs / (std::is_same_v<Input, uint32_t> ? 2 : 1)) * stride_;
     for (Sums& sum : sums_) sum = Sums{};
   }
 
@@ -130,7 +159,7 @@ class SparseSums {
     for (int lane = 0; entries > 0; entries -= kTileRows) {
       const int count = static_cast<int>(smaller<int64_t>(entries, kTileRows));
       Sums sums[kTileRows] = {};
-      add_entries(count, sums);
+      add_entries(&count, 1, sums);
       for (int i = 0; i < count; ++i) {
         while (tails[lane] == 0) ++lane;
         --tails[lane];
@@ -146,30 +175,42 @@ class SparseSums {
     }
   }
 
-  // The next `count` entries, one for each lane. The zero of the other lanes meets the row of zeros, so that no
-  // infinite x becomes a NaN where no weight is.
-  REQUANT_INLINE void add_entries(int count, Sums (&sums)[kTileRows]) {
-    Isa::prefetch(next_ + kPrefetchEntries);
+  // The next lanes[0] entries, one for each lane from the first on, then the next lanes[1], and so on.
+  REQUANT_INLINE void add_entries(const int* lanes, int layers, Sums (&sums)[kTileRows]) {
     const bool bf16 = weight_.sparse_value_dtype == Dtype::kBFloat16;
     if constexpr (kColumns == 1) {
-      Isa::add_products(next_, count, bf16, x_span_, reinterpret_cast<float*>(sums));
+      for (int layer = 0; layer < layers; ++layer) {
+        Isa::prefetch(next_ + kPrefetchEntries);
+        Isa::add_products(next_, lanes[layer], bf16, x_span_, reinterpret_cast<float*>(sums));
+        next_ += lanes[layer];
+      }
     } else {
-      UnpackedEntries entries;
-      Isa::unpack_entries(next_, count, bf16, entries.values, entries.inputs);
-      // Lanes are loaded one by one: to take them out of the registers just stored would cost three times as much.
-      asm("" : "+m"(entries));
-      unroll<0, kTileRows>([&](auto lane) REQUANT_INLINE {
-        Sums x;
-        std::memcpy(&x, x_span_ + static_cast<int64_t>(entries.inputs[lane.value]) * kColumns, sizeof x);
-        sums[lane.value] += entries.values[lane.value] * x;
-      });
+      UnpackedEntries<Input> unpacked[kLayersTogether];
+      for (int layer = 0; layer < layers; ++layer) {
+        Isa::prefetch(next_ + kPrefetchEntries);
+        unpacked[layer].unpack(next_, lanes[layer], bf16, stride_);
+        next_ += lanes[layer];
+      }
+      for (int layer = 0; layer < layers; ++layer) add_layer(unpacked[layer], sums);
     }
-    next_ += count;
+  }
+
+  REQUANT_INLINE void add_layer(const UnpackedEntries<Input>& entries, Sums (&sums)[kTileRows]) const {
+#pragma GCC unroll 16
+    for (int lane = 0; lane < kTileRows; ++lane) {
+      Sums x;
+      std::memcpy(&x, x_span_ + entries.places[lane], sizeof x);
+      if constexpr (UnpackedEntries<Input>::kPairs) {
+        x = reinterpret_cast<Sums>(reinterpret_cast<Pairs>(x) << entries.shifts[lane] & 0xffff0000);
+      }
+      sums[lane] += entries.values[lane] * x;
+    }
   }
 
   const Weight& weight_;
   int64_t tile_;
   const Input* x_;
+  int stride_;
   const Input* x_span_ = nullptr;
   const uint32_t* lanes_ = nullptr;  // null: no entries
   const uint32_t* next_ = nullptr;
@@ -179,38 +220,34 @@ class SparseSums {
   Sums sums_[kTileRows];
 };
 
-// All sparse sums of one tile, for up to kMaxTokens tokens.
-class TileSparseSums {
- public:
-  TileSparseSums(const Weight& weight, int64_t tile, const SparseInputs& inputs)
-      : columns_(inputs.columns()), empty_(inputs.blocks() == 0) {
-    for (int64_t block = 0; block < inputs.blocks(); ++block) {
-      float* sums = sums_ + block * columns_ * kTileRows;
-      std::memset(sums, 0, kTileRows * columns_ * sizeof(float));
-      const float* x = inputs.block(block);
-      if (columns_ == 1) SparseSums<1>(weight, tile, x).finish(sums);
-      if (columns_ == 4) SparseSums<4>(weight, tile, x).finish(sums);
-      if constexpr (kMostColumns >= 8) {
-        if (columns_ == 8) SparseSums<8>(weight, tile, x).finish(sums);
-      }
-      if constexpr (kMostColumns >= 16) {
-        if (columns_ == 16) SparseSums<16>(weight, tile, x).finish(sums);
-      }
+// Adds the sparse sums of a tile for up to kMostColumns tokens, which stand side by side in x as in UnpackedEntries, to
+// y [token][y_stride]. Up to kMostColumns elements from the place of the last input on are read.
+template <class Input>
+void add_sparse_sums(const Weight& weight, int64_t tile, const Input* x, int stride, int64_t tokens, float* y,
+                     int64_t y_stride) {
+  if (weight.sparse.words == nullptr) return;
+  const auto add = [&](auto columns) {
+    alignas(64) float sums[kTileRows * columns.value] = {};
+    SparseSums<columns.value, Input>(weight, tile, x, stride).finish(sums);
+    for (int64_t token = 0; token < tokens; ++token) {
+      for (int row = 0; row < kTileRows; ++row) y[token * y_stride + row] += sums[row * columns.value + token];
     }
+  };
+  if (tokens <= 4) return add(Index<4>{});
+  if constexpr (kMostColumns > 8) {
+    if (tokens <= 8) return add(Index<8>{});
   }
+  if constexpr (kMostColumns > 4) add(Index<kMostColumns>{});
+}
 
-  // Adds those of one token to y [row].
-  void add_to(int64_t token, float* y) const {
-    if (empty_) return;
-    const float* sums = sums_ + token / columns_ * columns_ * kTileRows + token % columns_;
-    for (int row = 0; row < kTileRows; ++row) y[row] += sums[row * columns_];
+// The same for all tokens of a call.
+inline void add_sparse_sums(const Weight& weight, int64_t tile, const SparseInputs& inputs, float* y,
+                            int64_t y_stride) {
+  for (int64_t block = 0; block < inputs.blocks(); ++block) {
+    float* place = y + block * inputs.columns() * y_stride;
+    add_sparse_sums(weight, tile, inputs.block(block), inputs.columns(), inputs.tokens(block), place, y_stride);
   }
-
- private:
-  int columns_;
-  bool empty_;
-  alignas(64) float sums_[kMaxTokens * kTileRows];  // [block][row][column]
-};
+}
 
 }  // namespace
 }  // namespace requant::cpu::REQUANT_ISA

@@ -1,7 +1,7 @@
 // x as the sparse part is multiplied with it: fp32, a few tokens side by side, so that one entry meets them all in one
 // register. A row of zeros stands first, for lanes without an entry.
 //
-//   [block of tokens][-1 | input 0 | input 1 | ...][columns]       a column that is no token is zero
+//   [block of tokens][-1 | input 0 | input 1 | ...][columns]       a column that is no token holds anything
 #pragma once
 
 #include <cstdint>
@@ -9,30 +9,25 @@
 
 #include "kernels/buffer.h"
 #include "kernels/parallel.h"
+#include "kernels/products.h"
 #include "kernels/unroll.h"
 
 namespace requant::cpu::REQUANT_ISA {
 namespace {
 
-constexpr int kMostColumns = sizeof(Isa::Floats) / sizeof(float);
-
-// Tokens side by side, for a call of so many.
-constexpr int sparse_columns(int64_t tokens) {
-  return tokens == 1 ? 1 : tokens <= 4 ? 4 : tokens <= 8 && kMostColumns > 8 ? 8 : kMostColumns;
-}
-
 class SparseInputs {
  public:
   // No tokens: there is no sparse part.
   SparseInputs(int64_t tokens, int64_t inputs)
-      : columns_(sparse_columns(tokens)),
+      : columns_(static_cast<int>(smaller<int64_t>(tokens, kMostColumns))),
         tokens_(tokens),
-        blocks_((tokens + columns_ - 1) / columns_),
+        blocks_((tokens + kMostColumns - 1) / kMostColumns),
         block_length_((1 + inputs) * columns_),
-        x_(blocks_ * block_length_) {}
+        x_(blocks_ * block_length_ + kMostColumns) {}
 
   int columns() const { return columns_; }
   int64_t blocks() const { return blocks_; }
+  int64_t tokens(int64_t block) const { return smaller<int64_t>(columns_, tokens_ - block * columns_); }
   // Input 0 of a block of tokens.
   const float* block(int64_t index) const { return x_.data() + index * block_length_ + columns_; }
 
@@ -42,18 +37,10 @@ class SparseInputs {
     for (int64_t i = 0; i < count; ++i) column[i * columns_] = x[i];
   }
 
-  // Writes the zeros. Every thread of the team calls this.
-  void clear_rest(const Team& team) {
-    if (blocks_ == 0) return;
-    if (team.thread == 0) {
-      for (int64_t i = 0; i < blocks_; ++i) std::memset(x_.data() + i * block_length_, 0, columns_ * sizeof(float));
-    }
-    const int64_t used = tokens_ - (blocks_ - 1) * columns_;
-    float* const last = x_.data() + (blocks_ - 1) * block_length_;
-    const auto [begin, end] = team.share(block_length_ / columns_);
-    for (int64_t row = begin; row < end && used < columns_; ++row) {
-      std::memset(last + row * columns_ + used, 0, (columns_ - used) * sizeof(float));
-    }
+  // Every thread of the team calls this.
+  void store_zeros(const Team& team) {
+    const auto [begin, end] = team.share(blocks_);
+    for (int64_t i = begin; i < end; ++i) std::memset(x_.data() + i * block_length_, 0, columns_ * sizeof(float));
   }
 
  private:

@@ -38,17 +38,20 @@ class SparseProducts {
   void multiply(const Team& team) {
     const auto [first_tile, end_tile] = team.share(out_padded_ / kTrellisTile);
     for (int64_t tile = first_tile; tile < end_tile && tokens_ > 0; ++tile) {
-      const TileSparseSums sums(weight_, tile, inputs_);
+      float* products = products_.data() + tile * kTrellisTile;
       for (int64_t token = 0; token < tokens_; ++token) {
-        float* place = products_.data() + token * out_padded_ + tile * kTrellisTile;
-        for (int row = 0; row < kTrellisTile; ++row) place[row] = 0;
-        sums.add_to(token, place);
+        std::memset(products + token * out_padded_, 0, kTrellisTile * sizeof(float));
+      }
+      if (tokens_ == 1) {
+        SparseSums<1>(weight_, tile, inputs_.block(0)).finish(products);
+      } else {
+        add_sparse_sums(weight_, tile, inputs_, products, out_padded_);
       }
     }
   }
 
   // Every thread of the team calls this, before that.
-  void clear_rest(const Team& team) { inputs_.clear_rest(team); }
+  void store_zeros(const Team& team) { inputs_.store_zeros(team); }
 
   // Those of one token, or null if nothing is sparse.
   const float* products(int64_t token) const { return tokens_ == 0 ? nullptr : products_.data() + token * out_padded_; }
@@ -81,7 +84,7 @@ class TrellisTokens {
       const Buffer<float> x(rotation_.in_padded), scratch(rotation_.scratch_size());
       const auto [first, end] = team.share(kTokens);
       for (int64_t token = first; token < end; ++token) rotate(token, x.data(), scratch.data());
-      sparse_.clear_rest(team);
+      sparse_.store_zeros(team);
       team.wait_for_all();
       const auto [first_tile, end_tile] = team.share(rotation_.out_padded / kTrellisTile);
       for (int64_t tile = first_tile; tile < end_tile; ++tile) multiply(tile);
