@@ -30,6 +30,7 @@ class Format:
     bits: int
     group_size: int = -1
     table: str = "row"
+    code: str = "1mad"
 
 
 FORMATS = (
@@ -37,6 +38,7 @@ FORMATS = (
     *(Format(f"lut {bits} bit", "lut", bits) for bits in (2, 3, 4)),
     Format("nf4", "lut", 4, UNIFORM_GROUP_SIZE, table="nf4"),
     *(Format(f"trellis {bits} bit", "trellis", bits) for bits in (2, 3, 4)),
+    *(Format(f"trellis 2 bit, {code}", "trellis", 2, code=code) for code in ("3inst", "hyb")),
 )
 
 
@@ -54,7 +56,12 @@ def _sample(format: Format, sparse_percent: float) -> DenseSparseLinear:
     out_features, in_features = SAMPLE_SHAPE
     linear = nn.Linear(in_features, out_features, bias=False)
     return DenseSparseLinear.from_linear(
-        linear, format=format.format, bits=format.bits, sparse_percent=sparse_percent, table=format.table
+        linear,
+        format=format.format,
+        bits=format.bits,
+        sparse_percent=sparse_percent,
+        table=format.table,
+        code=format.code,
     )
 
 

@@ -12,7 +12,7 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 import importlib.util
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gpusim_backend
@@ -21,6 +21,7 @@ import simulated_gpu
 import torch
 from tiny_model import SHARD_SIZE, make_model, make_tokenizer, quantize_quickly
 
+from requant_kernels.backends import cpu
 from requant_kernels.checkpoint import save_checkpoint
 
 
@@ -67,6 +68,18 @@ def installed_package_in_subprocesses() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("PYTHONSAFEPATH", "1")
         yield
+
+
+@pytest.fixture
+def choose_isa(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Has the CPU kernels run on an instruction set."""
+
+    def choose(name: str) -> None:
+        monkeypatch.setenv("REQUANT_CPU_ISA", name)
+        cpu.selected_instruction_set.cache_clear()
+
+    yield choose
+    cpu.selected_instruction_set.cache_clear()
 
 
 @pytest.fixture

@@ -12,16 +12,6 @@ from requant_kernels.formats import trellis
 INSTRUCTION_SETS = cpu.INSTRUCTION_SETS[: len(cpu._cpu.instruction_sets())]
 
 
-@pytest.fixture
-def choose_isa(monkeypatch):
-    def choose(name):
-        monkeypatch.setenv("REQUANT_CPU_ISA", name)
-        cpu.selected_instruction_set.cache_clear()
-
-    yield choose
-    cpu.selected_instruction_set.cache_clear()
-
-
 def codebook_of(code: str) -> Tensor | None:
     return trellis_encoder.gaussian_codebook(rounds=5) if code == "hyb" else None
 

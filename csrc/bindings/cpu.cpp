@@ -6,10 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "bindings/address.h"
+#include "bindings/cpu_arguments.h"
 #include "bindings/trellis.h"
-#include "cpu/dispatch.h"
-#include "cpu/sparse_index.h"
 
 namespace py = pybind11;
 
@@ -20,48 +18,29 @@ namespace {
 // `uniform`, table and scale of `lut`.
 Weight uniform_weight(Address codes, Address scale, Address zero, int dtype, Address sparse_index, int sparse_dtype,
                       int64_t out_features, int64_t in_features, int bits, int64_t group_size) {
-  Weight weight{};
-  weight.out_features = out_features;
-  weight.in_features = in_features;
-  weight.bits = bits;
-  weight.group_size = group_size;
-  weight.codes = at<const uint8_t>(codes);
-  weight.scale = at<const void>(scale);
+  Weight weight =
+      make_weight(codes, scale, dtype, sparse_index, sparse_dtype, out_features, in_features, bits, group_size);
   weight.zero = at<const void>(zero);
-  weight.scale_dtype = static_cast<Dtype>(dtype);
-  weight.sparse = view_sparse_index(at<const void>(sparse_index), out_features, in_features);
-  weight.sparse_value_dtype = static_cast<Dtype>(sparse_dtype);
   return weight;
 }
 
 Weight lut_weight(Address codes, Address table, Address scale, int table_dtype, int scale_dtype, bool shared_table,
                   Address sparse_index, int sparse_dtype, int64_t out_features, int64_t in_features, int bits,
                   int64_t group_size) {
-  Weight weight = uniform_weight(codes, scale, 0, scale_dtype, sparse_index, sparse_dtype, out_features, in_features,
-                                 bits, group_size);
+  Weight weight =
+      make_weight(codes, scale, scale_dtype, sparse_index, sparse_dtype, out_features, in_features, bits, group_size);
   weight.table = at<const void>(table);
   weight.table_dtype = static_cast<Dtype>(table_dtype);
   weight.shared_table = shared_table;
   return weight;
 }
 
-const InstructionSet& instruction_set(int index) { return instruction_sets().at(static_cast<size_t>(index)); }
-
 void linear(int isa, const Weight& weight, Address x, int x_dtype, int64_t tokens, Address bias, int bias_dtype,
             Address y, int threads, bool prefill, bool int8_activations) {
-  if (tokens < 1) throw std::invalid_argument("tokens must be at least 1, got " + std::to_string(tokens));
   const InstructionSet& set = instruction_set(isa);
   const Kernels& kernels = weight.table == nullptr ? *set.uniform : *set.lut;
-  const LinearArguments arguments{weight,
-                                  at<const void>(x),
-                                  static_cast<Dtype>(x_dtype),
-                                  tokens,
-                                  at<const void>(bias),
-                                  static_cast<Dtype>(bias_dtype),
-                                  at<void>(y),
-                                  static_cast<Dtype>(x_dtype),
-                                  threads,
-                                  set.use_matrix_tiles};
+  const LinearArguments arguments =
+      make_linear_arguments(set, weight, x, x_dtype, tokens, bias, bias_dtype, y, threads);
   const py::gil_scoped_release released;
   if (int8_activations && set.int8_activations->gains(arguments, prefill)) {
     set.int8_activations->linear(arguments);

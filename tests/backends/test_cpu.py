@@ -1,20 +1,20 @@
 """The CPU kernels against a float64 product with the format's own dequantized weight, on every instruction set."""
 
+import functools
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import cases
 import pytest
 import torch
 from cases import DTYPES, FORMATS, SPARSE, make_dense, make_sparse, relative_error
-from torch import Tensor
+from cpu_cases import CpuCase, assert_bad_input_spoils_its_token_only, assert_threads_do_not_matter
 
 from requant_kernels.backends import cpu
 from requant_kernels.formats import SparseWeight, UniformWeight, tile16
+from requant_kernels.formats.activations import ACTIVATIONS
 
-INSTRUCTION_SETS = cpu.INSTRUCTION_SETS[: len(cpu._cpu.instruction_sets())]
 TOKENS = (1, 2, 7, 16, 31, 33)
 OUT_FEATURES = (1, 15, 16, 17, 40, 64)
 IN_FEATURES = (32, 63, 64, 72, 100, 160, 257, 320, 520, 576)
@@ -22,38 +22,12 @@ IN_FEATURES = (32, 63, 64, 72, 100, 160, 257, 320, 520, 576)
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 4e-3}
 
 
-class Case(cases.Case):
-    def linear(self, x: Tensor, bias: Tensor | None = None, sparse_index: Tensor | None = None) -> Tensor:
-        phase = "decode" if x.shape[0] == 1 else "batch" if x.shape[0] < 32 else "prefill"
-        return cpu.BACKEND.kernels[self.dense.format, phase](x, self.operands(sparse_index), bias, "16bit")
-
-    def dequantize(self, dtype: torch.dtype) -> Tensor:
-        return cpu.BACKEND.kernels[self.dense.format, "dequantize"](self.operands(), dtype)
-
-
-def make_case(pick: random.Random, format: str, bits: int, sparse: str | None = None) -> Case:
+def make_case(pick: random.Random, format: str, bits: int, sparse: str | None = None) -> CpuCase:
     out_features, in_features = pick.choice(OUT_FEATURES), pick.choice(IN_FEATURES)
-    return Case(
+    return CpuCase(
         make_dense(pick, format, bits, out_features, in_features),
         make_sparse(pick, sparse or pick.choice(SPARSE), out_features, in_features),
     )
-
-
-@pytest.fixture
-def choose_isa(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    def choose(name: str) -> None:
-        monkeypatch.setenv("REQUANT_CPU_ISA", name)
-        cpu.selected_instruction_set.cache_clear()
-
-    yield choose
-    cpu.selected_instruction_set.cache_clear()
-
-
-@pytest.fixture(params=INSTRUCTION_SETS)
-def isa(request: pytest.FixtureRequest, choose_isa: Callable[[str], None]) -> str:
-    choose_isa(request.param)
-    assert cpu.instruction_set() == request.param
-    return request.param
 
 
 @pytest.mark.parametrize("tokens", TOKENS)
@@ -81,7 +55,7 @@ def test_linear_matches_float64(
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize(("format", "bits"), FORMATS)
 def test_relative_error_on_a_larger_layer(isa: str, format: str, bits: int, tokens: int, pick: random.Random) -> None:
-    case = Case(make_dense(pick, format, bits, 96, 576), make_sparse(pick, "half_percent", 96, 576))
+    case = CpuCase(make_dense(pick, format, bits, 96, 576), make_sparse(pick, "half_percent", 96, 576))
     for dtype, tolerance in TOLERANCE.items():
         if dtype == torch.bfloat16 and tokens >= 32:
             tolerance *= 2.5  # a prefill rounds the weights to bf16; a few table entries round alike in all of a row
@@ -92,7 +66,7 @@ def test_relative_error_on_a_larger_layer(isa: str, format: str, bits: int, toke
 @pytest.mark.parametrize(("format", "bits"), FORMATS)
 def test_every_batch_size(isa: str, format: str, bits: int, pick: random.Random) -> None:
     """There is a kernel for every number of columns, and larger batches are several passes."""
-    case = Case(make_dense(pick, format, bits, 40, 352), make_sparse(pick, "half_percent", 40, 352))
+    case = CpuCase(make_dense(pick, format, bits, 40, 352), make_sparse(pick, "half_percent", 40, 352))
     for dtype in (torch.float32, torch.bfloat16):
         for tokens in range(2, 32):
             x = torch.randn(tokens, 352).to(dtype)
@@ -105,7 +79,7 @@ def test_every_batch_size(isa: str, format: str, bits: int, pick: random.Random)
 @pytest.mark.parametrize(("format", "bits"), FORMATS)
 def test_bf16_weights_are_not_rounded(isa: str, format: str, bits: int, tokens: int, pick: random.Random) -> None:
     """With inputs whose only non-zero is 1, a token's output is a column of W: exact up to the output's rounding."""
-    case = Case(make_dense(pick, format, bits, 48, 320), make_sparse(pick, "half_percent", 48, 320))
+    case = CpuCase(make_dense(pick, format, bits, 48, 320), make_sparse(pick, "half_percent", 48, 320))
     columns = torch.randint(0, 320, (tokens,))
     x = torch.nn.functional.one_hot(columns, 320).to(torch.bfloat16)
     torch.testing.assert_close(case.linear(x).double(), case.reference.T[columns], rtol=2**-8 + 2**-16, atol=1e-4)
@@ -124,49 +98,34 @@ def test_dequantize_matches_the_format(
         torch.testing.assert_close(case.dequantize(dtype), expected.to(dtype), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("activations", ACTIVATIONS)
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("format", ["uniform", "lut"])
-def test_threads_do_not_change_a_bit(isa: str, format: str, tokens: int, pick: random.Random) -> None:
-    case = Case(make_dense(pick, format, 3, 200, 576), make_sparse(pick, "half_percent", 200, 576))
-    x = torch.randn(tokens, 576)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            # torch's own matrix product serves prefill; its result may depend on the number of threads.
-            results.append(case.linear(x) if tokens < 32 else case.dequantize(torch.float32))
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
+def test_threads_do_not_change_a_bit(isa: str, format: str, tokens: int, activations: str, pick: random.Random) -> None:
+    case = CpuCase(make_dense(pick, format, 3, 200, 576), make_sparse(pick, "half_percent", 200, 576))
+    for dtype in DTYPES:
+        x = torch.randn(tokens, 576).to(dtype)
+        assert_threads_do_not_matter(functools.partial(case.linear, x, activations=activations))
 
 
+@pytest.mark.parametrize("activations", ACTIVATIONS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("tokens", [1, 2, 7, 31, 33])
 @pytest.mark.parametrize(("format", "bits"), FORMATS)
 def test_a_bad_input_spoils_its_own_token_only(
-    isa: str, format: str, bits: int, tokens: int, bad: float, pick: random.Random
+    isa: str, format: str, bits: int, tokens: int, bad: float, activations: str, pick: random.Random
 ) -> None:
-    case = Case(make_dense(pick, format, bits, 40, 100), make_sparse(pick, "half_percent", 40, 100))
+    case = CpuCase(make_dense(pick, format, bits, 40, 100), make_sparse(pick, "half_percent", 40, 100))
+    compute = functools.partial(case.linear, activations=activations)
     for dtype in DTYPES:
         x = torch.randn(tokens, 100).to(dtype)
-        clean = case.linear(x)
-        token = pick.randrange(tokens)
-        x[token, pick.randrange(100)] = bad
-        y = case.linear(x)
-        assert not y[token].isfinite().any()
-        others = torch.arange(tokens) != token
-        if tokens < 32:
-            assert torch.equal(y[others], clean[others])
-        else:  # torch's matrix product may round differently from call to call
-            torch.testing.assert_close(y[others], clean[others], rtol=0.02, atol=0.5)
+        assert_bad_input_spoils_its_token_only(compute, x, pick.randrange(tokens), pick.randrange(100), bad)
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 33])
 @pytest.mark.parametrize(("format", "bits"), FORMATS)
 def test_large_inputs_stay_finite(isa: str, format: str, bits: int, tokens: int, pick: random.Random) -> None:
-    case = Case(make_dense(pick, format, bits, 33, 520), make_sparse(pick, "full_row", 33, 520))
+    case = CpuCase(make_dense(pick, format, bits, 33, 520), make_sparse(pick, "full_row", 33, 520))
     for dtype in (torch.float32, torch.bfloat16):
         x = (torch.randn(tokens, 520).sign() * 1e30).to(dtype)
         y = case.linear(x)
@@ -184,33 +143,36 @@ def test_wide_layers_have_32_bit_columns(isa: str, tokens: int, pick: random.Ran
     mask[:, [0, 255, 256, 65_535, 65_536, in_features - 1]] = True
     sparse = SparseWeight.from_dense(100 * torch.randn(17, in_features), mask)
     assert sparse.columns.dtype == torch.int32
-    case = Case(dense, sparse)
+    case = CpuCase(dense, sparse)
     x = torch.randn(tokens, in_features)
     assert relative_error(case.linear(x), x.double() @ case.reference.T) < 1e-5
 
 
-def test_an_index_made_at_load_gives_the_same_result(isa: str, pick: random.Random) -> None:
-    case = Case(make_dense(pick, "lut", 4, 40, 576), make_sparse(pick, "full_column", 40, 576))
+@pytest.mark.parametrize("activations", ACTIVATIONS)
+def test_an_index_made_at_load_gives_the_same_result(isa: str, activations: str, pick: random.Random) -> None:
+    case = CpuCase(make_dense(pick, "lut", 4, 40, 576), make_sparse(pick, "full_column", 40, 576))
     sparse = case.sparse
     assert sparse is not None
     index = cpu.prepare_sparse(sparse.row_offsets, sparse.columns, sparse.values, 40, 576)
     for tokens in TOKENS:
         x = torch.randn(tokens, 576)
-        assert torch.equal(case.linear(x, sparse_index=index), case.linear(x))
+        y = case.linear(x, activations=activations)
+        assert torch.equal(case.linear(x, sparse_index=index, activations=activations), y)
 
 
+@pytest.mark.parametrize("activations", ACTIVATIONS)
 @pytest.mark.parametrize("in_features", [65, 70, 127])
 @pytest.mark.parametrize("tokens", [1, 3])
-def test_padding_holds_anything(isa: str, in_features: int, tokens: int, pick: random.Random) -> None:
+def test_padding_holds_anything(isa: str, in_features: int, tokens: int, activations: str, pick: random.Random) -> None:
     """Codes of padded rows and inputs are whatever a checkpoint says; they must not reach y."""
     dense = make_dense(pick, "uniform", 4, 17, in_features)
     x = torch.randn(tokens, in_features)
-    clean = Case(dense, None).linear(x)
     padded = tile16.unpack_codes(dense.codes, 4, *tile16.padded_shape(17, in_features))
     padded[17:] = 15
     padded[:, in_features:] = 15
     spoiled = UniformWeight(tile16.pack_codes(padded, 4), dense.scale, dense.zero, 17, in_features, 4, dense.group_size)
-    assert torch.equal(Case(spoiled, None).linear(x), clean)
+    y, clean = (CpuCase(weight, None).linear(x, activations=activations) for weight in (spoiled, dense))
+    assert torch.equal(y, clean)
 
 
 @pytest.mark.parametrize(

@@ -1,37 +1,21 @@
 """The CPU kernels of format `trellis` against float64 with the dequantized weight, on every instruction set."""
 
-from collections.abc import Callable, Iterator
+import functools
 
 import pytest
 import torch
+from cpu_cases import assert_bad_input_spoils_its_token_only, assert_threads_do_not_matter, linear
 from torch import Tensor
 from trellis_cases import DTYPES, KINDS, operands, random_sparse, random_weight
 
 from requant_kernels.backends import cpu
-from requant_kernels.formats import TrellisWeight
-from requant_kernels.operands import WeightOperands
+from requant_kernels.formats import TrellisWeight, trellis
 from requant_kernels.trellis_encoder import encode
 
-INSTRUCTION_SETS = cpu.INSTRUCTION_SETS[: len(cpu._cpu.instruction_sets())]
 SHAPES = [(16, 16), (48, 576), (40, 100), (1, 33), (96, 256), (17, 7)]
 TOKENS = (1, 2, 3, 7, 16, 31, 33)
 # ||y - reference|| / ||reference|| per token.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 4e-3}
-
-
-@pytest.fixture(params=INSTRUCTION_SETS)
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("REQUANT_CPU_ISA", request.param)
-    cpu.selected_instruction_set.cache_clear()
-    assert cpu.instruction_set() == request.param
-    yield request.param
-    cpu.selected_instruction_set.cache_clear()
-
-
-def linear(x: Tensor, weight: WeightOperands, bias: Tensor | None = None) -> Tensor:
-    phase = "decode" if x.shape[0] == 1 else "batch" if x.shape[0] < 32 else "prefill"
-    kernel: Callable[..., Tensor] = cpu.BACKEND.kernels["trellis", phase]
-    return kernel(x, weight, bias, "16bit")
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -121,32 +105,21 @@ def test_dequantize_matches_the_format(isa: str, code: str, bits: int) -> None:
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 31, 70])
-def test_threads_do_not_change_a_bit(isa: str, tokens: int) -> None:
-    weight = operands(random_weight("1mad", 3, 200, 576), random_sparse(200, 576, 0.01))
-    x = torch.randn(tokens, 576)
-    threads, results = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            results.append(linear(x, weight))
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
+@pytest.mark.parametrize("code", trellis.CODES)
+def test_threads_do_not_change_a_bit(isa: str, code: str, tokens: int) -> None:
+    weight = operands(random_weight(code, 3, 200, 576), random_sparse(200, 576, 0.01))
+    for dtype in DTYPES:
+        assert_threads_do_not_matter(functools.partial(linear, torch.randn(tokens, 576).to(dtype), weight))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("tokens", [1, 7, 33])
-def test_a_bad_input_spoils_its_own_token_only(isa: str, tokens: int, bad: float) -> None:
-    weight = operands(random_weight("1mad", 2, 40, 100), random_sparse(40, 100, 0.01))
+@pytest.mark.parametrize("tokens", [1, 4, 7, 33])
+@pytest.mark.parametrize("code", trellis.CODES)
+def test_a_bad_input_spoils_its_own_token_only(isa: str, code: str, tokens: int, bad: float) -> None:
+    weight = operands(random_weight(code, 2, 40, 100), random_sparse(40, 100, 0.01))
+    compute = functools.partial(linear, weight=weight)
     for dtype in DTYPES:
-        x = torch.randn(tokens, 100).to(dtype)
-        clean = linear(x, weight)
-        x[tokens // 2, 17] = bad
-        y = linear(x, weight)
-        assert not y[tokens // 2].isfinite().any()
-        others = torch.arange(tokens) != tokens // 2
-        assert torch.equal(y[others], clean[others])
+        assert_bad_input_spoils_its_token_only(compute, torch.randn(tokens, 100).to(dtype), tokens // 2, 17, bad)
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 33])

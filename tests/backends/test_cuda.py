@@ -48,17 +48,6 @@ TALL_FACTORS = FACTORS | {"tokens": [1, 2, 7, 8], "shape": TALL_SHAPES}
 UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 
 
-@pytest.fixture(scope="module")
-def backend() -> Backend:
-    return gpusim_backend.register()
-
-
-@pytest.fixture(scope="module")
-def one_multiprocessor() -> Backend:
-    extension = gpusim_backend.extension()
-    return gpusim_backend.make_backend(extension, devices=gpusim_backend.SimulatedDevices(extension, multiprocessors=1))
-
-
 def kernel(backend: Backend, format: str, phase: str) -> Any:
     return backend.kernels[format, phase]
 

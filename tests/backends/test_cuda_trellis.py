@@ -43,17 +43,6 @@ TALL_SHAPES = [(705, 40), (730, 1000), (740, 96), (768, 2200)]
 TALL_FACTORS = FACTORS | {"tokens": [1, 2, 7, 8], "shape": TALL_SHAPES}
 
 
-@pytest.fixture(scope="module")
-def backend() -> Backend:
-    return gpusim_backend.register()
-
-
-@pytest.fixture(scope="module")
-def one_multiprocessor() -> Backend:
-    extension = gpusim_backend.extension()
-    return gpusim_backend.make_backend(extension, devices=gpusim_backend.SimulatedDevices(extension, multiprocessors=1))
-
-
 def relative_error(
     y: Tensor, x: Tensor, dense: TrellisWeight, sparse: SparseWeight | None = None, bias: Tensor | None = None
 ) -> float:
