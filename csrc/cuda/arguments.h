@@ -57,7 +57,7 @@ struct LinearArguments {
   const void* bias;  // [out_features] or null
   Dtype bias_dtype;
   void* y;          // [tokens, out_features]
-  void* workspace;  // workspace_bytes(...) bytes at a multiple of 256; need not be cleared
+  void* workspace;  // workspace_bytes(...) bytes at a multiple of 16; need not be cleared
 };
 
 constexpr int64_t kMaxTokens = 64;

@@ -124,7 +124,10 @@ class TileStates {
   REQUANT_INLINE Lanes states(int part) const {
     constexpr int kEnd = kBits * kValuesPerStep * (kColumn / kValuesPerStep + 1);
     constexpr int kSource = (kEnd - 1) / 16;
-    return sources_[kSource][part] >> (16 * (kSource + 1) - kEnd) & 0xffff;
+    constexpr int kShift = 16 * (kSource + 1) - kEnd;
+    // Of even numbers of bits, two columns share a shift.
+    if constexpr (kBits % 2 == 0 && kShift >= 8) return middle_bytes(sources_[kSource][part] >> (kShift - 8));
+    return sources_[kSource][part] >> kShift & 0xffff;
   }
 
  private:
