@@ -12,7 +12,9 @@ namespace {
 
 // Whether the processor has matrix tiles for bf16 and the operating system lets this process use them.
 [[maybe_unused]] bool may_use_matrix_tiles() {
-#if defined(REQUANT_X86) && defined(__linux__)
+#if defined(REQUANT_EMULATE_TILES)
+  return true;
+#elif defined(REQUANT_X86) && defined(__linux__)
   constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   return __builtin_cpu_supports("amx-bf16") && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else

@@ -7,6 +7,9 @@
 #include <cstdint>
 
 #include "common/tile16.h"
+#ifdef REQUANT_EMULATE_TILES
+#include "isa/emulated_tiles.h"
+#endif
 
 namespace requant::cpu::REQUANT_ISA {
 namespace {
