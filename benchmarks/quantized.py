@@ -51,10 +51,8 @@ def is_supported(format: Format) -> bool:
     return True
 
 
-@functools.cache
-def _sample(format: Format, sparse_percent: float) -> DenseSparseLinear:
-    out_features, in_features = SAMPLE_SHAPE
-    linear = nn.Linear(in_features, out_features, bias=False)
+def quantize_layer(linear: nn.Linear, format: Format, sparse_percent: float) -> DenseSparseLinear:
+    """As a user would."""
     return DenseSparseLinear.from_linear(
         linear,
         format=format.format,
@@ -63,6 +61,12 @@ def _sample(format: Format, sparse_percent: float) -> DenseSparseLinear:
         table=format.table,
         code=format.code,
     )
+
+
+@functools.cache
+def _sample(format: Format, sparse_percent: float) -> DenseSparseLinear:
+    out_features, in_features = SAMPLE_SHAPE
+    return quantize_layer(nn.Linear(in_features, out_features, bias=False), format, sparse_percent)
 
 
 def random_layer(

@@ -7,11 +7,9 @@ import copy
 import pytest
 import torch
 from contender import Kind
-from quantized import FORMATS, Format, QuantizedLayer, contenders, is_supported, random_layer
+from quantized import FORMATS, Format, QuantizedLayer, contenders, is_supported, quantize_layer, random_layer
 from rotation import Rotation, copies_for
 from torch import nn
-
-from requant_kernels import DenseSparseLinear
 
 SUPPORTED = [format for format in FORMATS if is_supported(format)]
 
@@ -20,10 +18,7 @@ SUPPORTED = [format for format in FORMATS if is_supported(format)]
 @pytest.mark.parametrize("format", SUPPORTED, ids=lambda format: format.name)
 def test_as_large_as_a_real_layer(format: Format, sparse_percent: float) -> None:
     layer = random_layer(format, sparse_percent, 96, 320)
-    table = {"table": format.table} if format.format == "lut" else {}
-    real = DenseSparseLinear.from_linear(
-        nn.Linear(320, 96, bias=False), format.format, format.bits, sparse_percent=sparse_percent, **table
-    )
+    real = quantize_layer(nn.Linear(320, 96, bias=False), format, sparse_percent)
     for name in layer.dense.tensors():
         assert getattr(layer, name).shape == getattr(real, name).shape
         assert getattr(layer, name).dtype == getattr(real, name).dtype

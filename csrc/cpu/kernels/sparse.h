@@ -145,7 +145,7 @@ class SparseSums {
     layers_ = entries.layers();
     lanes_ = entries.empty() ? nullptr : entries.lanes();
     next_ = entries.entries();
-    x_span_ = x_ + span * (kSpanInputs / (std::is_same_v<Input, uint32_t> ? 2 : 1)) * stride_;
+    x_span_ = x_ + span * (kSpanInputs / (UnpackedEntries<Input>::kPairs ? 2 : 1)) * stride_;
     for (Sums& sum : sums_) sum = Sums{};
   }
 
