@@ -2,6 +2,7 @@
 #include REQUANT_ISA_HEADER
 
 #include "kernels.h"
+#include "kernels/passes.h"
 #include "kernels/rounded_linear.h"
 
 namespace requant::cpu::REQUANT_ISA {
@@ -45,19 +46,8 @@ bool gains(const LinearArguments& arguments, bool prefill) {
   return true;
 }
 
-int64_t element_bytes(Dtype dtype) { return dtype == Dtype::kFloat32 ? 4 : 2; }
-
 // Of so many tokens the inputs stay in the second-level cache for all tiles, and reading the weights costs little.
-void run(const LinearArguments& arguments) {
-  for (int64_t token = 0; token < arguments.tokens; token += kMaxTokens) {
-    LinearArguments pass = arguments;
-    const int64_t bytes = token * element_bytes(arguments.x_dtype);
-    pass.tokens = smaller<int64_t>(kMaxTokens, arguments.tokens - token);
-    pass.x = static_cast<const uint8_t*>(arguments.x) + bytes * arguments.weight.in_features;
-    pass.y = static_cast<uint8_t*>(arguments.y) + bytes * arguments.weight.out_features;
-    linear(pass);
-  }
-}
+void run(const LinearArguments& arguments) { for_each_pass(arguments, kMaxTokens, linear); }
 
 }  // namespace
 

@@ -21,19 +21,12 @@ namespace {
 constexpr int64_t kPanelBytes = 384 << 10;  // of one thread
 constexpr int64_t kMaxTilesTogether = 8;
 
-// How the tiles of a weight are shared out: `together` are decoded at a time.
-struct Groups {
-  Groups(const LinearArguments& arguments, int64_t in_padded, int64_t element_bytes) {
-    tiles = tile_count(arguments.weight);
-    const int64_t fitting = kPanelBytes / (in_padded * kTileRows * element_bytes);
-    const int64_t share = (tiles + arguments.threads - 1) / arguments.threads;
-    together = smaller(smaller(kMaxTilesTogether, share), fitting < 2 ? int64_t{2} : fitting);
-    count = (tiles + together - 1) / together;
-  }
-  int64_t tiles;
-  int64_t together;
-  int64_t count;
-};
+// How many tiles a thread decodes at a time.
+int64_t tiles_together(const LinearArguments& arguments, int64_t in_padded, int64_t element_bytes) {
+  const int64_t fitting = kPanelBytes / (in_padded * kTileRows * element_bytes);
+  const int64_t share = (tile_count(arguments.weight) + arguments.threads - 1) / arguments.threads;
+  return smaller(smaller(kMaxTilesTogether, share), fitting < 2 ? int64_t{2} : fitting);
+}
 
 // On vector registers.
 template <class Products>
@@ -42,17 +35,16 @@ void vector_prefill(const LinearArguments& arguments, DecodePanels decode) {
   const Segments segments(arguments.weight);
   Inputs<Products> inputs(arguments, segments, nullptr, false);
   const int64_t in_padded = segments.in_padded();
-  const Groups groups(arguments, in_padded, sizeof(Input));
+  const int64_t together = tiles_together(arguments, in_padded, sizeof(Input));
   const PanelKind kind = sizeof(Input) == sizeof(float) ? PanelKind::kFloat32 : PanelKind::kBFloat16;
   const int64_t blocks = (arguments.tokens + Isa::kPanelTokens - 1) / Isa::kPanelTokens;
 
   parallel(arguments.threads, [&](const Team& team) {
     inputs.prepare(team);
-    const Buffer<Input> panels(groups.together * in_padded * kTileRows);
-    const auto [begin, end] = team.share(groups.count);
-    for (int64_t group = begin; group < end; ++group) {
-      const int64_t first_tile = group * groups.together,
-                    end_tile = smaller(first_tile + groups.together, groups.tiles);
+    const Buffer<Input> panels(together * in_padded * kTileRows);
+    const auto [begin, end] = team.share(tile_count(arguments.weight));
+    for (int64_t first_tile = begin; first_tile < end; first_tile += together) {
+      const int64_t end_tile = smaller(first_tile + together, end);
       decode({arguments.weight, first_tile, end_tile, kind, panels.data()});
       for (int64_t block = 0; block < blocks; ++block) {
         const int64_t token = arguments.tokens * block / blocks, end_token = arguments.tokens * (block + 1) / blocks;
@@ -79,20 +71,19 @@ void matrix_prefill(const LinearArguments& arguments, DecodePanels decode) {
   constexpr int64_t kStretchTiles = 16, kTogether = MatrixTiles::kTogether;
   const int64_t in_padded = Segments(arguments.weight).in_padded(), input_tiles = in_padded / MatrixTiles::kInputs;
   MatrixInputs inputs(arguments, in_padded);
-  const Groups groups(arguments, in_padded, sizeof(uint16_t));
-  const int64_t panel = in_padded * kTileRows, rows = groups.together * kTileRows;
+  const int64_t together = tiles_together(arguments, in_padded, sizeof(uint16_t));
+  const int64_t panel = in_padded * kTileRows, rows = together * kTileRows;
 
   parallel(arguments.threads, [&](const Team& team) {
     const auto [first_tokens, end_tokens] = team.share(inputs.token_tiles());
     for (int64_t token_tile = first_tokens; token_tile < end_tokens; ++token_tile) inputs.prepare(token_tile);
     team.wait_for_all();
     MatrixTiles::configure();
-    const Buffer<uint16_t> panels(groups.together * panel);
+    const Buffer<uint16_t> panels(together * panel);
     const Buffer<float> sums(kTogether * MatrixTiles::kTokens * rows);  // [token][row]
-    const auto [begin, end] = team.share(groups.count);
-    for (int64_t group = begin; group < end; ++group) {
-      const int64_t first_tile = group * groups.together;
-      const int64_t tiles = smaller(groups.together, groups.tiles - first_tile);
+    const auto [begin, end] = team.share(tile_count(arguments.weight));
+    for (int64_t first_tile = begin; first_tile < end; first_tile += together) {
+      const int64_t tiles = smaller(together, end - first_tile);
       decode({arguments.weight, first_tile, first_tile + tiles, PanelKind::kMatrix, panels.data()});
       for (int64_t token_tile = 0; token_tile < inputs.token_tiles(); token_tile += kTogether) {
         const int64_t token_tiles = smaller(kTogether, inputs.token_tiles() - token_tile);

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "kernels.h"
+#include "kernels/passes.h"
 #include "kernels/trellis_dequantize.h"
 #include "kernels/trellis_panel.h"
 
@@ -50,6 +51,8 @@ void with_tokens(int64_t tokens, Use use) {
   use(Index<kMost>{});
 }
 
+constexpr int64_t kMostBatchTokens = 512;  // more would only move their sums through memory
+
 // Inputs of 16 bits may be rounded to 16 bits once more.
 template <class Code, int kBits>
 void linear_with(const LinearArguments& arguments) {
@@ -73,8 +76,10 @@ void linear_with(const LinearArguments& arguments) {
   }
 #endif
   if (arguments.tokens == 1) return TrellisTokens<Code, kBits, FloatInputs>(arguments).run();
-  const bool bf16 = arguments.x_dtype == Dtype::kBFloat16;
-  (bf16 ? run_trellis_batch<uint16_t> : run_trellis_batch<float>)(arguments, decode_panels, 1 / Code::kUnit);
+  for_each_pass(arguments, kMostBatchTokens, [](const LinearArguments& pass) {
+    const bool bf16 = pass.x_dtype == Dtype::kBFloat16;
+    (bf16 ? run_trellis_batch<uint16_t> : run_trellis_batch<float>)(pass, decode_panels, 1 / Code::kUnit);
+  });
 }
 
 void linear(const LinearArguments& arguments) {

@@ -97,6 +97,16 @@ def test_inputs_beyond_one_span_of_the_sparse_index(isa: str) -> None:
         assert float(error) < TOLERANCE[torch.bfloat16]
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_more_tokens_than_one_pass_has(isa: str, dtype: torch.dtype) -> None:
+    dense, sparse = random_weight("1mad", 2, 48, 144), random_sparse(48, 144, 0.01)
+    bias, x = torch.randn(48).to(dtype), torch.randn(1030, 144).to(dtype)
+    reference = x.double() @ (dense.dequantize().double() + sparse.to_dense().double()).T + bias.double()
+    y = linear(x, operands(dense, sparse), bias).double()
+    for tokens in torch.arange(1030).tensor_split(10):
+        assert (y - reference)[tokens].norm() / reference[tokens].norm() < TOLERANCE[dtype]
+
+
 @pytest.mark.parametrize(("code", "bits"), KINDS)
 def test_dequantize_matches_the_format(isa: str, code: str, bits: int) -> None:
     dense, sparse = random_weight(code, bits, 40, 100), random_sparse(40, 100, 0.01)
