@@ -57,8 +57,11 @@ def make_case(pick: random.Random, kind: tuple[Any, ...], shape: tuple[int, int]
     return Case(dense, make_sparse(pick, sparse, *shape))
 
 
-def assert_product(y: Tensor, x: Tensor, case: Case, bias: Tensor | None, weight_roundoff: float) -> None:
-    """y is x @ W.T + bias, up to the rounding of y, of W (relative `weight_roundoff`) and of sums in fp32."""
+def assert_product(y: Tensor, x: Tensor, case: Case, bias: Tensor | None = None, phase: str = "fused") -> None:
+    """y is x @ W.T + bias, up to the rounding of y, of what the phase rounds of W, and of sums in fp32."""
+    # Codes are exact in 16 bits, tables are rounded to the dtype of x; prefill rounds all of W.
+    exact = case.dense.format == "uniform" and phase == "fused"
+    weight_roundoff = 0 if exact else UNIT_ROUNDOFF[x.dtype]
     w = case.reference
     expected = x.double() @ w.T + (0 if bias is None else bias.double())
     size = x.double().abs() @ w.abs().T + (0 if bias is None else bias.double().abs())
@@ -76,9 +79,7 @@ def check_linear(backend: Backend, pick: random.Random, phase: str, **factors: A
     bias = None if bias_dtype is None else torch.randn(shape[0]).to(bias_dtype)
     y = kernel(backend, case.dense.format, phase)(x, case.operands(), bias, "16bit")
     assert y.dtype == dtype
-    # Codes are exact in 16 bits, tables are rounded to the dtype of x; prefill rounds all of W.
-    exact = case.dense.format == "uniform" and phase == "fused"
-    assert_product(y, x, case, bias, 0 if exact else UNIT_ROUNDOFF[dtype])
+    assert_product(y, x, case, bias, phase)
 
 
 def test_the_covering_array_covers_all_pairs() -> None:
@@ -185,7 +186,7 @@ def test_fp32_inputs_are_computed_in_fp32(backend: Backend, format: str, tokens:
     x, bias = torch.randn(tokens, 576), torch.randn(40)
     y = kernel(backend, format, "fused")(x, case.operands(), bias, "16bit")
     assert y.dtype == torch.float32
-    assert_product(y, x, case, bias, 0)
+    assert_product(y, x, case, bias)
 
 
 @pytest.mark.gpusim
@@ -197,7 +198,7 @@ def test_bf16_inputs_on_a_device_without_bf16_products(backend: Backend, pick: r
         extension.clear_launches()
         x = torch.randn(3, 100).to(dtype)
         y = kernel(turing, "uniform", "fused")(x, case.operands(), None, "16bit")
-        assert_product(y, x, case, None, UNIT_ROUNDOFF[dtype])
+        assert_product(y, x, case, phase="prefill")
         launched = {name for launch in extension.launches() for name in kernels if name in launch.kernel}
         assert launched == kernels
 
@@ -244,7 +245,7 @@ def test_wide_layers_have_32_bit_columns(backend: Backend, tokens: int, pick: ra
     assert case.sparse is not None
     assert case.sparse.columns.dtype == torch.int32
     x = (torch.randn(tokens, in_features) / 64).to(torch.bfloat16)
-    assert_product(kernel(backend, "uniform", "fused")(x, case.operands(), None, "16bit"), x, case, None, 0)
+    assert_product(kernel(backend, "uniform", "fused")(x, case.operands(), None, "16bit"), x, case)
 
 
 @pytest.mark.gpusim
@@ -272,7 +273,7 @@ def test_an_input_may_start_anywhere(backend: Backend, pick: random.Random) -> N
     case = make_case(pick, ("uniform", 4), (17, 64), "none")
     x = torch.randn(3 * 64 + 1).half()[1:].view(3, 64)
     assert x.data_ptr() % 16
-    assert_product(kernel(backend, "uniform", "fused")(x, case.operands(), None, "16bit"), x, case, None, 0)
+    assert_product(kernel(backend, "uniform", "fused")(x, case.operands(), None, "16bit"), x, case)
 
 
 @pytest.mark.gpusim
@@ -283,7 +284,7 @@ def test_codes_and_tables_may_start_anywhere(backend: Backend, format: tuple[str
     moved = tuple(None if tensor is None else _moved(tensor) for tensor in operands.dense)
     x = torch.randn(3, 64).half()
     y = kernel(backend, format[0], "fused")(x, operands._replace(dense=moved), None, "16bit")
-    assert_product(y, x, case, None, 0)
+    assert_product(y, x, case)
 
 
 def _moved(tensor: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +190,7 @@ def test_help_imports_nothing_heavy() -> None:
         "assert requant.cli.run(['quantize', '--help']) == 0\n"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)\n"
     )
-    start = time.monotonic()
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL, timeout=60)
-    assert time.monotonic() - start < 10
 
 
 def test_the_working_directory_is_never_written(

