@@ -22,6 +22,7 @@ void linear_with(const LinearArguments& arguments) {
     case 4:
       return run_linear<Uniform<4, Products>>(arguments);
     case 8:
+      if (arguments.tokens == 1) return DecodeLinear<Uniform<8, typename Products::ByteProducts>>(arguments).run();
       return run_linear<Uniform<8, Products>>(arguments);
   }
 }

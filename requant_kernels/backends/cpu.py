@@ -91,7 +91,7 @@ def _call(
     *options: bool,
 ) -> Tensor:
     """y from one linear function of the extension; `options` are its last arguments."""
-    y = x.new_empty((*x.shape[:-1], weight.out_features))
+    y = x.new_empty(*x.shape[:-1], weight.out_features)
     linear(
         selected_instruction_set(),
         native,

@@ -21,7 +21,7 @@ struct Isa {
   static constexpr int kRows = 4;
   static constexpr int kSlices = kTileRows / kRows;
   static constexpr int kUnrolledSlices = 4;
-  static constexpr int kDecodedSlices = 2;
+  static constexpr int kDecodedSlices = 4;
   static constexpr int kPanelSlices = 4;
   static constexpr int kPanelTokens = 6;
 

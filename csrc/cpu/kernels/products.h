@@ -23,6 +23,7 @@ using Floats = Isa::Floats;
 
 struct Fp32Products {
   using Input = float;
+  using ByteProducts = Fp32Products;
   // Of the batch kernel: sums that fit the register file, and one register.
   static constexpr int kPassTokens = kMostColumns < 8 ? kMostColumns : 8;
   using Register = Floats;
@@ -73,8 +74,11 @@ struct Fp32Products {
 };
 
 #ifdef __AVX512BF16__
+struct Bf16ByteProducts;
+
 struct Bf16Products {
   using Input = uint16_t;
+  using ByteProducts = Bf16ByteProducts;  // of codes of 8 bits and one token
   static constexpr int kPassTokens = 16;
   using Register = Words;
   static constexpr int kRegisters = 1;
@@ -129,6 +133,30 @@ struct Bf16Products {
   REQUANT_INLINE static void store(Register weights, uint16_t* panel) { _mm512_storeu_si512(panel, weights); }
   REQUANT_INLINE static Register load(const uint16_t* panel) {
     return Isa::load(reinterpret_cast<const uint8_t*>(panel));
+  }
+};
+
+// Codes of 8 bits have one bit more than a mantissa has. For one token, two products cost less than a conversion does:
+// the low 7 bits read 128 + low behind the exponent of 128, and the top bit alone is the last bit of that exponent,
+// which makes it 128 or 256.
+struct Bf16ByteProducts : Bf16Products {
+  static constexpr int kRegisters = 2;
+  static constexpr int kRegisterInputs = 0;  // both meet the same inputs
+  struct Weights {
+    Register parts[kRegisters];
+  };
+
+  template <int>
+  static constexpr float offset(int) {
+    return 256.0f;
+  }
+
+  template <int kBits, int kPosition>
+  REQUANT_INLINE static Weights from_codes(Words codes) {
+    static_assert(kBits == 8 && kPosition == 0);
+    const Words exponent = Isa::splat_words((127 + 7) << 7);
+    return {
+        {Isa::and_or(codes, Isa::splat_words(0x7f), exponent), Isa::and_or(codes, Isa::splat_words(0x80), exponent)}};
   }
 };
 #endif
