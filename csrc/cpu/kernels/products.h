@@ -1,9 +1,10 @@
-// How weights meet inputs. Both kinds accumulate in fp32. The weights of a slice and a step of eight inputs are one or
+// How weights meet inputs. All kinds accumulate in fp32. The weights of a slice and a step of eight inputs are one or
 // two registers, each with the same few inputs for every row:
 //
-//                  registers per step                        a step of inputs is stored as
-//   Fp32Products   fp32: even inputs, odd inputs             0 2 4 6 1 3 5 7
-//   Bf16Products   bf16: two products per lane               0 1 2 3 4 5 6 7
+//                      registers per step                        a step of inputs is stored as
+//   Fp32Products       fp32: even inputs, odd inputs             0 2 4 6 1 3 5 7
+//   Bf16Products       bf16: two products per lane               0 1 2 3 4 5 6 7
+//   Bf16ByteProducts   bf16: low bits and top bits of codes      0 1 2 3 4 5 6 7
 //
 // A kind tells how integer codes become weights: `from_codes` gives code + offset, whichever offset is cheapest.
 #pragma once
