@@ -16,7 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gpusim_backend
+import hypothesis
+import numpy
 import pytest
+import seeds
 import simulated_gpu
 import torch
 from tiny_model import SHARD_SIZE, make_model, make_tokenizer, quantize_quickly
@@ -41,6 +44,29 @@ def _missing() -> dict[str, str]:
     if importlib.util.find_spec("triton") is None:
         reasons["triton"] = "the package triton is missing"
     return reasons
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", default="sources", help="of all random inputs: a number, 'fresh', or of the 'sources'")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Settles the run's seed, before workers are given the options and Hypothesis takes its own."""
+    # How long drawing takes depends on the machine's other work.
+    hypothesis.settings.register_profile("requant", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.load_profile("requant")
+    words = {"sources": seeds.of_sources, "fresh": lambda: random.SystemRandom().getrandbits(32)}
+    chosen = config.option.seed
+    try:
+        config.option.seed = words[chosen]() if chosen in words else int(chosen)
+    except ValueError:
+        raise pytest.UsageError(f"--seed {chosen}: expected a number, 'fresh' or 'sources'") from None
+    config.option.hypothesis_seed = config.option.seed
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"random inputs: --seed {config.option.seed}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -82,12 +108,20 @@ def choose_isa(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None
     cpu.selected_instruction_set.cache_clear()
 
 
-@pytest.fixture
-def pick(request: pytest.FixtureRequest) -> random.Random:
-    """Fresh random numbers, torch's included; a failing test tells the seed."""
-    seed = random.SystemRandom().getrandbits(32)
-    request.node.add_report_section("setup", "seed", str(seed))
+@pytest.fixture(autouse=True)
+def seed(request: pytest.FixtureRequest) -> int:
+    """The test's own, which a failing test tells; torch, numpy and Python draw from it."""
+    seed = seeds.of_test(request.config.option.seed, request.node.nodeid)
+    request.node.add_report_section("setup", "seed", f"{seed}, by --seed {request.config.option.seed}")
     torch.manual_seed(seed)
+    numpy.random.seed(seed)
+    random.seed(seed)
+    return seed
+
+
+@pytest.fixture
+def pick(seed: int) -> random.Random:
+    """The test's random choices."""
     return random.Random(seed)
 
 

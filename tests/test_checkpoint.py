@@ -166,10 +166,9 @@ def test_structural_damage_is_named(checkpoint: Path, name: str) -> None:
     assert str(checkpoint) in str(caught.value)
 
 
-def test_any_flipped_bit_is_found_and_located(checkpoint: Path) -> None:
-    generator = random.Random()
+def test_any_flipped_bit_is_found_and_located(checkpoint: Path, pick: random.Random) -> None:
     for name, tensor in read_weight_headers(checkpoint).items():
-        position, bit = generator.randrange(tensor.begin, tensor.end), generator.randrange(8)
+        position, bit = pick.randrange(tensor.begin, tensor.end), pick.randrange(8)
         with tensor.file.open("r+b") as stream:
             stream.seek(position)
             original = stream.read(1)

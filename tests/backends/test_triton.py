@@ -36,8 +36,9 @@ FACTORS = {
 }
 STEP_ERROR = 2**-13  # of a weight in fp32: 2^-24 of (256 + 255) twice, for scales up to 2
 # ||y - reference|| / (||x|| ||W||) per token. Of 16-bit inputs the weights and the outputs are rounded, of format
-# trellis the rotated inputs, too.
-TOLERANCE = {torch.float32: 1e-6, torch.float16: 6e-4, torch.bfloat16: 4e-3}
+# trellis the rotated inputs, too. In fp32, codes of 2 bits are differences of numbers around 256: a few rows of few
+# weights reach 1.1e-6 once in some ten thousand draws.
+TOLERANCE = {torch.float32: 3e-6, torch.float16: 6e-4, torch.bfloat16: 4e-3}
 
 
 @pytest.fixture
