@@ -22,7 +22,10 @@ class Rotation {
         arguments_(arguments),
         weight_(arguments.weight),
         input_(in_padded),
-        output_(out_padded) {}
+        output_(out_padded),
+        scale_(out_padded) {
+    load_floats(weight_.scale, weight_.scale_dtype, 0, out_padded, scale_.data());
+  }
 
   // How many values `scratch` must hold below.
   int64_t scratch_size() const { return in_padded > out_padded ? in_padded : out_padded; }
@@ -42,12 +45,13 @@ class Rotation {
   // overwritten.
   void finish(float* z, float unit, const float* sparse_sums, int64_t token, float* scratch) const {
     const int64_t out_features = weight_.out_features;
-    load_floats(weight_.scale, weight_.scale_dtype, 0, out_padded, scratch);
-    for (int64_t i = 0; i < out_padded; ++i) z[i] *= scratch[i] * unit;
+    const int8_t* signs = weight_.trellis.output_signs;
+    for (int64_t i = 0; i < out_padded; ++i) z[i] *= scale_.data()[i] * unit;
     output_.transform(z, scratch);
-    for (int64_t i = 0; i < out_features; ++i) z[i] *= weight_.trellis.output_signs[i];
-    if (sparse_sums != nullptr) {
-      for (int64_t i = 0; i < out_features; ++i) z[i] += sparse_sums[i];
+    if (sparse_sums == nullptr) {
+      for (int64_t i = 0; i < out_features; ++i) z[i] *= signs[i];
+    } else {
+      for (int64_t i = 0; i < out_features; ++i) z[i] = z[i] * signs[i] + sparse_sums[i];
     }
     if (arguments_.bias != nullptr) {
       load_floats(arguments_.bias, arguments_.bias_dtype, 0, out_features, scratch);
@@ -62,6 +66,7 @@ class Rotation {
   const LinearArguments& arguments_;
   const Weight& weight_;
   Hadamard input_, output_;
+  Buffer<float> scale_;
 };
 
 }  // namespace

@@ -4,6 +4,9 @@
 //   fp32   [block][input][2][kLanes]   lane t: token t, then token kLanes + t of the block
 //   bf16   [block][input][kLanes]      lane t: bit 31              16 15       0
 //                                              token kLanes + t      | token t
+//
+// A group of blocks is multiplied at a time, and its products are used before those of the next one take their place:
+// those of all tokens would go through memory.
 #pragma once
 
 #include <type_traits>
@@ -23,6 +26,7 @@ template <class Element>
 class SparseBlocks {
   static constexpr int kBlockTokens = 2 * kLanes;
   static constexpr int kLineRegisters = sizeof(Element) / 2;
+  static constexpr int kListedLayers = 32;  // whose places are noted before their entries are used
   using Sums = FloatLanes[kTileRows][2];
 
  public:
@@ -32,11 +36,16 @@ class SparseBlocks {
         tokens_(weight_.sparse.words == nullptr ? 0 : arguments.tokens),
         tiles_(tile_count(weight_)),
         blocks_((tokens_ + kBlockTokens - 1) / kBlockTokens),
+        group_blocks_(smaller<int64_t>(arguments.threads, blocks_)),
         x_(blocks_ * weight_.in_features * kLineRegisters * kLanes),
         stride_((tiles_ + 1) * kTileRows),
-        products_(tokens_ * stride_) {}
+        products_(group_blocks_ * kBlockTokens * stride_) {}
 
-  // Every thread of the team calls this; then they wait for each other, and call multiply().
+  // Of the tokens that are multiplied at a time; all, if nothing is sparse.
+  int64_t group_tokens() const { return tokens_ == 0 ? arguments_.tokens : group_blocks_ * kBlockTokens; }
+
+  // Every thread of the team calls this; then they wait for each other, and call multiply() for one group after the
+  // other, waiting before they use the products and before they call it again.
   void load(const Team& team) const {
     const auto [begin, end] = team.share((weight_.in_features + kLanes - 1) / kLanes);
     for (int64_t block = 0; block < blocks_; ++block) {
@@ -44,29 +53,22 @@ class SparseBlocks {
     }
   }
 
-  void multiply(const Team& team) const {
+  void multiply(const Team& team, int64_t group) const {
     const auto [begin, end] = team.share(tiles_);
-    for (int64_t block = 0; block < blocks_; ++block) {
+    const int64_t first_block = group * group_blocks_, end_block = smaller(first_block + group_blocks_, blocks_);
+    for (int64_t block = first_block; block < end_block; ++block) {
       for (int64_t tile = begin; tile < end; ++tile) {
         Sums sums;
         for (auto& row : sums) row[0] = row[1] = FloatLanes{};
-        for_each_entry(weight_, tile, [&](int64_t input, int row, float value) REQUANT_INLINE {
-          const uint32_t* line = x_line(block, input);
-          const Lanes first = load_lanes(line);
-          if constexpr (kLineRegisters == 1) {
-            add_product(value, first << 16, sums[row][0]);
-            add_product(value, first & 0xffff0000, sums[row][1]);
-          } else {
-            add_product(value, first, sums[row][0]);
-            add_product(value, load_lanes(line + kLanes), sums[row][1]);
-          }
-        });
-        store(block, tile, sums);
+        for (int64_t span = 0; span < span_count(weight_.in_features); ++span) {
+          add_span(SparseSpan(weight_, tile, span), x_line(block, span * kSpanInputs), sums);
+        }
+        store(sums, tile, block - first_block);
       }
     }
   }
 
-  // Those of one token, [out_features], or null if nothing is sparse.
+  // Those of one token of the group, [out_features], or null if nothing is sparse.
   const float* products(int64_t token) const { return tokens_ == 0 ? nullptr : products_.data() + token * stride_; }
 
  private:
@@ -74,8 +76,56 @@ class SparseBlocks {
     return x_.data() + (block * weight_.in_features + input) * kLineRegisters * kLanes;
   }
 
-  REQUANT_INLINE static void add_product(float value, Lanes x, FloatLanes& sum) {
-    sum = multiply_add(splat_lanes(value), reinterpret_cast<FloatLanes>(x), sum);
+  // Lane by lane, so that its sums stay in registers. x: the line of the span's first input.
+  void add_span(const SparseSpan& span, const uint32_t* x, Sums& sums) const {
+    if (span.empty()) return;
+    const uint32_t* next = span.entries();
+    int lanes = kTileRows;  // with an entry in the layer
+    for (int64_t first = 0; first < span.layers(); first += kListedLayers) {
+      const int64_t layers = smaller<int64_t>(kListedLayers, span.layers() - first);
+      const uint32_t* layer_entries[kListedLayers];
+      const int present = lanes = lanes_with(span, lanes, first);
+      for (int64_t i = 0; i < layers; ++i) {
+        lanes = lanes_with(span, lanes, first + i);
+        layer_entries[i] = next;
+        next += lanes;
+      }
+      for (int lane = 0; lane < present; ++lane) {
+        const int64_t count = smaller(layers, span.count(lane) - first);
+        add_entries(count, [&](int64_t i) { return layer_entries[i][lane]; }, x, sums[span.row(lane)]);
+      }
+    }
+    for (int lane = 0; lane < kFullLanes; ++lane) {
+      const int64_t count = span.count(lane) - span.layers();
+      add_entries(count, [&](int64_t i) { return next[i]; }, x, sums[span.row(lane)]);
+      next += count;
+    }
+  }
+
+  // At most `lanes`, and at least one has.
+  static int lanes_with(const SparseSpan& span, int lanes, int64_t layer) {
+    while (span.count(lanes - 1) <= layer) --lanes;
+    return lanes;
+  }
+
+  template <class Entry>
+  REQUANT_INLINE void add_entries(int64_t count, Entry entry_at, const uint32_t* x, FloatLanes (&sums)[2]) const {
+    FloatLanes first = sums[0], second = sums[1];
+    for (int64_t i = 0; i < count; ++i) {
+      const uint32_t entry = entry_at(i);
+      const uint32_t* line = x + (entry & kEntryInputMask) * kLineRegisters * kLanes;
+      const FloatLanes value = splat_lanes(entry_value(entry, weight_.sparse_value_dtype));
+      const Lanes word = load_lanes(line);
+      if constexpr (kLineRegisters == 1) {
+        first = multiply_add(value, reinterpret_cast<FloatLanes>(word << 16), first);
+        second = multiply_add(value, reinterpret_cast<FloatLanes>(word & 0xffff0000), second);
+      } else {
+        first = multiply_add(value, reinterpret_cast<FloatLanes>(word), first);
+        second = multiply_add(value, reinterpret_cast<FloatLanes>(load_lanes(line + kLanes)), second);
+      }
+    }
+    sums[0] = first;
+    sums[1] = second;
   }
 
   // kLanes inputs of all tokens of a block.
@@ -104,14 +154,14 @@ class SparseBlocks {
     return load_lanes(x);
   }
 
-  void store(int64_t block, int64_t tile, const Sums& sums) const {
+  void store(const Sums& sums, int64_t tile, int64_t place) const {
     for (int part = 0; part < 2; ++part) {
-      const int64_t token = block * kBlockTokens + part * kLanes;
+      const int64_t token = place * kBlockTokens + part * kLanes;
       for (int row = 0; row < kTileRows; row += kLanes) {
         FloatLanes rows[kLanes];
         for (int lane = 0; lane < kLanes; ++lane) rows[lane] = sums[row + lane][part];
         transpose(rows);
-        for (int64_t i = 0; i < smaller<int64_t>(kLanes, tokens_ - token); ++i) {
+        for (int i = 0; i < kLanes; ++i) {
           store_lanes(products_.data() + (token + i) * stride_ + tile * kTileRows + row, rows[i]);
         }
       }
@@ -120,10 +170,10 @@ class SparseBlocks {
 
   const LinearArguments& arguments_;
   const Weight& weight_;
-  int64_t tokens_, tiles_, blocks_;
+  int64_t tokens_, tiles_, blocks_, group_blocks_;
   Buffer<uint32_t> x_;
   int64_t stride_;          // not a power of two, lest the tokens of a tile compete for the same places in the caches
-  Buffer<float> products_;  // [token][stride]
+  Buffer<float> products_;  // [token of a group][stride]
 };
 
 }  // namespace

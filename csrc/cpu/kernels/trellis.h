@@ -154,8 +154,6 @@ void run_trellis_batch(const LinearArguments& arguments, DecodePanels decode, fl
       store_floats(x.data(), dtype, token * rotation.in_padded, rotation.in_padded, rotated.data());
     }
     sparse.load(team);
-    team.wait_for_all();
-    sparse.multiply(team);
   });
 
   LinearArguments product = arguments;
@@ -171,9 +169,17 @@ void run_trellis_batch(const LinearArguments& arguments, DecodePanels decode, fl
 
   parallel(arguments.threads, [&](const Team& team) {
     const Buffer<float> scratch(rotation.out_padded);
-    const auto [first, end] = team.share(arguments.tokens);
-    for (int64_t token = first; token < end; ++token) {
-      rotation.finish(z.data() + token * rotation.out_padded, unit, sparse.products(token), token, scratch.data());
+    const int64_t group_tokens = sparse.group_tokens();
+    for (int64_t group = 0; group * group_tokens < arguments.tokens; ++group) {
+      sparse.multiply(team, group);
+      team.wait_for_all();
+      const int64_t first_token = group * group_tokens;
+      const auto [first, end] = team.share(smaller(group_tokens, arguments.tokens - first_token));
+      for (int64_t i = first; i < end; ++i) {
+        const int64_t token = first_token + i;
+        rotation.finish(z.data() + token * rotation.out_padded, unit, sparse.products(i), token, scratch.data());
+      }
+      team.wait_for_all();
     }
   });
 }
