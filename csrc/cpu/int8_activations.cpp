@@ -34,12 +34,17 @@ constexpr Gain kGains[] = {
     {false, 2, 1, INT64_MAX}, {false, 3, 1, INT64_MAX}, {false, 4, 3, INT64_MAX}, {false, 8, 12, INT64_MAX},
     {true, 2, 1, 4},          {true, 3, 1, 4},          {true, 4, 2, 4}};
 
+// Many inputs are rounded and, for the sparse part, put side by side: fewer rows do not repay that.
+constexpr int64_t kLeastSparseRows = 1024;
+
 // Inputs that would meet fp32 products always gain. Matrix tiles multiply many inputs faster.
 bool gains(const LinearArguments& arguments, bool prefill) {
   if (!Isa::kHasBf16Products || arguments.x_dtype != Dtype::kBFloat16) return true;
-  if (prefill && arguments.use_matrix_tiles) return false;
+  const Weight& weight = arguments.weight;
+  const bool few_sparse_rows = weight.sparse.words != nullptr && weight.out_features < kLeastSparseRows;
+  if (prefill && (arguments.use_matrix_tiles || few_sparse_rows)) return false;
   for (const Gain& gain : kGains) {
-    if (gain.table == (arguments.weight.table != nullptr) && gain.bits == arguments.weight.bits) {
+    if (gain.table == (weight.table != nullptr) && gain.bits == weight.bits) {
       return gain.first_tokens <= arguments.tokens && arguments.tokens <= gain.last_tokens;
     }
   }
