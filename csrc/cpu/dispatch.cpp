@@ -40,7 +40,8 @@ const std::vector<InstructionSet>& instruction_sets() {
     if (has_avx512)
       sets.push_back({"avx512", &avx512::kUniform, &avx512::kLut, &avx512::kPrefill, &avx512::kInt8Activations,
                       &avx512::kTrellis, avx512::viterbi, false});
-    if (has_avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni")) {
+    if (has_avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") &&
+        __builtin_cpu_supports("avx512vbmi")) {
       sets.push_back({"avx512bf16", &avx512bf16::kUniform, &avx512bf16::kLut, &avx512bf16::kPrefill,
                       &avx512bf16::kInt8Activations, &avx512bf16::kTrellis, avx512bf16::viterbi, false});
       if (may_use_matrix_tiles())

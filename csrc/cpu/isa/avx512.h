@@ -1,7 +1,7 @@
 // Instruction set `avx512`: AVX-512 F, BW, VL, DQ. One register is four rows. The vocabulary is explained in scalar.h.
 //
-// The translation units of avx512bf16 include this file too and add `vdpbf16ps`, which makes kHasBf16Products true, and
-// `vpdpbusd`.
+// The translation units of avx512bf16 include this file too and add `vdpbf16ps`, which makes kHasBf16Products true,
+// `vpdpbusd`, and permutations of bytes.
 #pragma once
 
 #include <immintrin.h>

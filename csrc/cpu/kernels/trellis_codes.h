@@ -1,13 +1,16 @@
 // From packed tiles to values, one row per lane (picture: common/trellis.h).
 //
 // A code computes `value(states, column)`, the fp32 values of 16 rows times kUnit. Where those are sums of bytes less a
-// constant, it offers the bytes, too: they can be multiplied as integers. Other codes offer pairs of bf16 for every
-// row: two halves of a value (kPairInputs = 1) or the values of two columns (2), times kPairUnit.
+// constant, it offers the bytes, too: they can be multiplied as integers. Other codes offer the Pairs of a tile, pairs
+// of bf16 for every row: two halves of a value (kPairInputs = 1) or the values of two columns (2), times kPairUnit.
 #pragma once
 
 #include "common/trellis.h"
 #include "kernels/conversion.h"
 #include "kernels/lanes.h"
+#ifdef __AVX512BF16__
+#include "kernels/word_table.h"
+#endif
 
 namespace requant::cpu::REQUANT_ISA {
 namespace {
@@ -45,11 +48,23 @@ struct ThreeInst {
     const Lanes x = product(state);
     return upper_half(x) + upper_half(x << 16);
   }
-  REQUANT_INLINE Lanes pair(Lanes state) const {
-    const SignedHalves in_place = reinterpret_cast<SignedHalves>(product(state)) >> 3;
-    constexpr uint32_t kBoth = 0x00010001;
-    return (reinterpret_cast<Lanes>(in_place) & kBoth * (kMask >> 16)) ^ kBoth * (kFlip >> 16);
-  }
+
+  // One by one, when they are asked for: all would not fit the register file.
+  template <class States>
+  class Pairs {
+   public:
+    REQUANT_INLINE Pairs(const ThreeInst&, const States& states) : states_(states) {}
+    template <int kColumn>
+    REQUANT_INLINE Lanes pair() const {
+      const Lanes x = product(states_.template states<kColumn>(0));
+      const SignedHalves in_place = reinterpret_cast<SignedHalves>(x) >> 3;
+      constexpr uint32_t kBoth = 0x00010001;
+      return (reinterpret_cast<Lanes>(in_place) & kBoth * (kMask >> 16)) ^ kBoth * (kFlip >> 16);
+    }
+
+   private:
+    const States& states_;
+  };
 
  private:
   static constexpr uint32_t kMask = 0x80000000u | 0x0fffu << 13, kFlip = 0x3b60u << 13 | 112u << 23;
@@ -70,7 +85,12 @@ struct Hyb {
   static constexpr float kPairUnit = 1;
 
   explicit Hyb(const Trellis& trellis) : codebook_(trellis.codebook) {
-    if constexpr (Isa::kHasBf16Products) store_floats(codebook_, Dtype::kBFloat16, 0, 2 * kRows, pairs_);
+#ifdef __AVX512BF16__
+    static_assert(WordTable::kWords == kRows);
+    uint16_t rows[2 * kRows];
+    store_floats(codebook_, Dtype::kBFloat16, 0, 2 * kRows, rows);
+    pairs_.set(rows);
+#endif
   }
   template <int kColumn>
   REQUANT_INLINE FloatLanes value(Lanes state) const {
@@ -79,16 +99,40 @@ struct Hyb {
     const Lanes values = gather_lanes(codebook_, index);
     return reinterpret_cast<FloatLanes>(kSecond ? values : values ^ (y & 0x8000) << 16);
   }
-  REQUANT_INLINE Lanes pair(Lanes state) const {
-    const Lanes y = (state + 1) * state;
-    return gather_lanes(pairs_, y >> 6 & (kRows - 1)) ^ (y & 0x8000);
-  }
+
+#ifdef __AVX512BF16__
+  template <class States>
+  class Pairs {
+    static constexpr int kSteps = kTrellisTile / kValuesPerStep;
+
+   public:
+    REQUANT_INLINE Pairs(const Hyb& code, const States& states) {
+      Lanes flips[kSteps];
+      unroll<0, kSteps>([&](auto step) REQUANT_INLINE {
+        const Lanes state = states.template states<step.value * kValuesPerStep>(0), y = (state + 1) * state;
+        pairs_[step.value] = y >> 6 & (kRows - 1);
+        flips[step.value] = y & 0x8000;
+      });
+      code.pairs_.look_up(pairs_);
+      unroll<0, kSteps>([&](auto step) REQUANT_INLINE { pairs_[step.value] ^= flips[step.value]; });
+    }
+    template <int kColumn>
+    REQUANT_INLINE Lanes pair() const {
+      return pairs_[kColumn / kValuesPerStep];
+    }
+
+   private:
+    Lanes pairs_[kSteps];
+  };
+#endif
 
  private:
   static constexpr int kRows = 512;
 
   const float* codebook_;
-  alignas(64) uint32_t pairs_[kRows];  // its rows in bf16, the first value in the low half
+#ifdef __AVX512BF16__
+  WordTable pairs_;  // the rows in bf16, the first value in the low half
+#endif
 };
 
 // The states of one tile, column by column.

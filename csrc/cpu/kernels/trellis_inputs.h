@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/buffer.h"
 #include "kernels/conversion.h"
@@ -77,9 +78,10 @@ class PairInputs {
     FloatLanes sums[kTokens][kChains] = {};
     for (int64_t tile = first; tile < end; ++tile) {
       const auto tile_states = states(tile);
+      const typename Code::template Pairs<std::remove_const_t<decltype(tile_states)>> pairs(code, tile_states);
       const uint32_t* x = x_.data() + tile * (kTrellisTile / kPairInputs);
       unroll<0, kTrellisTile / kPairInputs>([&](auto index) REQUANT_INLINE {
-        const Lanes weights = code.pair(tile_states.template states<index.value * kPairInputs>(0));
+        const Lanes weights = pairs.template pair<index.value * kPairInputs>();
         unroll<0, kTokens>([&](auto token) REQUANT_INLINE {
           FloatLanes& sum = sums[token.value][index.value % kChains];
           sum = add_bf16_products(weights, Lanes{} + x[token.value * pairs_ + index.value], sum);

@@ -80,37 +80,56 @@ class TrellisPanels {
   }
 
 #ifdef __AVX512BF16__
-  // Columns 2 kPair and 2 kPair + 1, row by row. Sums of bytes are integers below 512: beyond 256 the last bit is lost,
-  // whether they are rounded or cut off.
-  template <int kPair>
-  REQUANT_INLINE Words pair(const States& states) const {
+  // Values of two columns, row by row. Sums of bytes are integers below 512: beyond 256 the last bit is lost, whether
+  // they are rounded or cut off.
+  class JoinedValues {
+   public:
+    REQUANT_INLINE JoinedValues(const Code& code, const States& states) : code_(code), states_(states) {}
+    template <int kColumn>
+    REQUANT_INLINE Lanes pair() const {
+      const FloatLanes even = value<kColumn>(), odd = value<kColumn + 1>();
+      return reinterpret_cast<Lanes>(Code::kSumsBytes ? Isa::join_bf16(even, odd) : Isa::round_to_bf16(even, odd));
+    }
+
+   private:
+    template <int kColumn>
+    REQUANT_INLINE FloatLanes value() const {
+      return code_.template value<kColumn>(states_.template states<kColumn>(0));
+    }
+    const Code& code_;
+    const States& states_;
+  };
+
+  REQUANT_INLINE auto pairs(const States& states) const {
     if constexpr (Code::kPairInputs == 2) {
-      return reinterpret_cast<Words>(code_.pair(states.template states<2 * kPair>(0)));
+      return typename Code::template Pairs<States>(code_, states);
     } else {
-      const FloatLanes even = value<2 * kPair>(states, 0), odd = value<2 * kPair + 1>(states, 0);
-      return Code::kSumsBytes ? Isa::join_bf16(even, odd) : Isa::round_to_bf16(even, odd);
+      return JoinedValues(code_, states);
     }
   }
 
   REQUANT_INLINE void store_bf16(States states, uint16_t* panel) const {
     using Layout = Panel<Bf16Products>;
     states.order_rows_for_groups();
+    const auto tile = pairs(states);
     unroll<0, kSteps>([&](auto step) REQUANT_INLINE {
-      FloatLanes pairs[4];
+      FloatLanes slices[4];
       unroll<0, 4>([&](auto i) REQUANT_INLINE {
-        pairs[i.value] = reinterpret_cast<FloatLanes>(pair<4 * step.value + i.value>(states));
+        slices[i.value] = reinterpret_cast<FloatLanes>(tile.template pair<step.value * kStepInputs + 2 * i.value>());
       });
-      transpose_groups(pairs);
+      transpose_groups(slices);
       unroll<0, 4>([&](auto slice) REQUANT_INLINE {
-        Bf16Products::store(reinterpret_cast<Words>(pairs[slice.value]),
+        Bf16Products::store(reinterpret_cast<Words>(slices[slice.value]),
                             panel + step.value * Layout::kStep + slice.value * Layout::kRegister);
       });
     });
   }
 
   REQUANT_INLINE void store_pairs(const States& states, uint16_t* panel) const {
+    const auto tile = pairs(states);
     unroll<0, kTrellisTile / 2>([&](auto index) REQUANT_INLINE {
-      Bf16Products::store(pair<index.value>(states), panel + MatrixPanel::place(0, 2 * index.value));
+      Bf16Products::store(reinterpret_cast<Words>(tile.template pair<2 * index.value>()),
+                          panel + MatrixPanel::place(0, 2 * index.value));
     });
   }
 #endif
