@@ -58,6 +58,18 @@ struct Isa {
   static Words select(Words mask, Words a, Words b) { return _mm512_ternarylogic_epi32(mask, a, b, 0xca); }
   static Words and_or(Words a, Words mask, Words b) { return _mm512_ternarylogic_epi32(a, mask, b, 0xea); }
   static Words lookup_bytes(Words table, Words index) { return _mm512_shuffle_epi8(table, index); }
+  // Of a table of 32 or 64 words.
+  template <int kTableWords>
+  static Words lookup_words(const uint16_t* table, Words index) {
+    const Words first = _mm512_loadu_si512(table);
+    if constexpr (kTableWords <= 32) return _mm512_permutexvar_epi16(index, first);
+    return _mm512_permutex2var_epi16(first, index, _mm512_loadu_si512(table + 32));
+  }
+  // Times `factor`, in all words of each row.
+  static Words row_numbers(int factor) {
+    const __m512i rows = _mm512_set_epi64(3, 3, 2, 2, 1, 1, 0, 0);
+    return _mm512_mullo_epi16(_mm512_shuffle_epi8(rows, _mm512_set1_epi16(0x0100)), splat_words(factor));
+  }
   static Words repeat_bytes(const int8_t* sixteen) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
   }

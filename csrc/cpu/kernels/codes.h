@@ -44,15 +44,15 @@ class Codes {
                        Isa::template shift_right<kStep - 2 - kPosition>(high_));
   }
 
-  // Two codes per word, one in each byte and nothing else: those of steps kStep and kStep + kStepsPerPlane / 2, where
-  // kStep is in the first half of its plane.
-  template <int kStep>
+  // Two codes per word, one in the low bits of each byte: those of steps kStep and kStep + kStepsPerPlane / 2, where
+  // kStep is in the first half of its plane. Unless they are to be masked, the bits above are arbitrary.
+  template <int kStep, bool kMasked = true>
   REQUANT_INLINE Words two_steps() const {
     constexpr int kShift = Layout::kFieldBits * (kStep % Layout::kStepsPerPlane);
     constexpr int kFieldMask = (1 << Layout::kFieldBits) - 1;
     const Words fields = Isa::template shift_right<kShift>(planes_[kStep / Layout::kStepsPerPlane]);
     const Words low_bits = Isa::splat_words(kFieldMask * 0x0101);
-    if constexpr (kBits != 3) return Isa::bit_and(fields, low_bits);
+    if constexpr (kBits != 3) return kMasked ? Isa::bit_and(fields, low_bits) : fields;
     // Bits 0..3 of high | high << 4 belong to steps 0..3, bits 8..11 to steps 4..7.
     const Words bytes = Isa::select(Isa::splat_words(0x000f), high_, Isa::template shift_right<-4>(high_));
     const Words high_bits = Isa::bit_and(Isa::template shift_right<kStep - 2>(bytes), Isa::splat_words(0x0404));

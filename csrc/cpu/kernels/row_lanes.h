@@ -104,7 +104,8 @@ class LutRows {
 #pragma GCC unroll 4
     for (int slice = 0; slice < kPairs; ++slice) {
       Words& low = low_[slice];
-      Words index = Isa::bit_and(low, Isa::splat_words(kFieldMask));
+      Words index =
+          kBits == 3 || !Format::Tables::kMasksIndices ? Isa::bit_and(low, Isa::splat_words(kFieldMask)) : low;
       low = Isa::template shift_right<Layout::kFieldBits>(low);
       if constexpr (kBits == 3) {
         Words& high = high_[slice];
@@ -113,7 +114,7 @@ class LutRows {
       }
 #pragma GCC unroll 2
       for (int part = 0; part < Format::kParts; ++part) {
-        const auto found = format_.look_up(index, first_slice_ + slice, 2 * part);
+        const auto found = format_.tables().look_up(index, first_slice_ + slice, 2 * part);
         parts[part][0][slice] = found.first;
         parts[part][1][slice] = found.second;
       }
