@@ -5,8 +5,8 @@
 //   bf16   [block][input][kLanes]      lane t: bit 31              16 15       0
 //                                              token kLanes + t      | token t
 //
-// A group of blocks is multiplied at a time, and its products are used before those of the next one take their place:
-// those of all tokens would go through memory.
+// The products of a block are used before those of the next one take their place: those of all tokens would go through
+// memory. Of many blocks every thread has its own; else the threads share the tiles of each.
 #pragma once
 
 #include <type_traits>
@@ -24,54 +24,65 @@ namespace {
 // Element: uint16_t for bf16 inputs, else float.
 template <class Element>
 class SparseBlocks {
-  static constexpr int kBlockTokens = 2 * kLanes;
   static constexpr int kLineRegisters = sizeof(Element) / 2;
+  static constexpr int kManyBlocks = 4;     // for each thread: then it matters little that some have one more
   static constexpr int kListedLayers = 32;  // whose places are noted before their entries are used
   using Sums = FloatLanes[kTileRows][2];
 
  public:
+  static constexpr int kBlockTokens = 2 * kLanes;
+
   explicit SparseBlocks(const LinearArguments& arguments)
       : arguments_(arguments),
         weight_(arguments.weight),
-        tokens_(weight_.sparse.words == nullptr ? 0 : arguments.tokens),
+        blocks_((arguments.tokens + kBlockTokens - 1) / kBlockTokens),
+        present_blocks_(weight_.sparse.words == nullptr ? 0 : blocks_),
+        apart_(blocks_ >= kManyBlocks * arguments.threads),
         tiles_(tile_count(weight_)),
-        blocks_((tokens_ + kBlockTokens - 1) / kBlockTokens),
-        group_blocks_(smaller<int64_t>(arguments.threads, blocks_)),
-        x_(blocks_ * weight_.in_features * kLineRegisters * kLanes),
+        x_(present_blocks_ * weight_.in_features * kLineRegisters * kLanes),
         stride_((tiles_ + 1) * kTileRows),
-        products_(group_blocks_ * kBlockTokens * stride_) {}
+        products_(present_blocks_ == 0 ? 0 : (apart_ ? arguments.threads : 1) * kBlockTokens * stride_) {}
 
-  // Of the tokens that are multiplied at a time; all, if nothing is sparse.
-  int64_t group_tokens() const { return tokens_ == 0 ? arguments_.tokens : group_blocks_ * kBlockTokens; }
-
-  // Every thread of the team calls this; then they wait for each other, and call multiply() for one group after the
-  // other, waiting before they use the products and before they call it again.
+  // Every thread of the team calls this; then they wait for each other, and each calls for_each_token().
   void load(const Team& team) const {
     const auto [begin, end] = team.share((weight_.in_features + kLanes - 1) / kLanes);
-    for (int64_t block = 0; block < blocks_; ++block) {
+    for (int64_t block = 0; block < present_blocks_; ++block) {
       for (int64_t group = begin; group < end; ++group) load_group(block, group * kLanes);
     }
   }
 
-  void multiply(const Team& team, int64_t group) const {
-    const auto [begin, end] = team.share(tiles_);
-    const int64_t first_block = group * group_blocks_, end_block = smaller(first_block + group_blocks_, blocks_);
+  // use(token, its products [out_features], or null if nothing is sparse) for every token of the call, by one thread.
+  template <class Use>
+  void for_each_token(const Team& team, Use use) const {
+    const Team workers = apart_ ? Team{0, 1} : team;
+    const auto [first_block, end_block] = (apart_ ? team : Team{0, 1}).share(blocks_);
+    float* products =
+        present_blocks_ == 0 ? nullptr : products_.data() + (apart_ ? team.thread : 0) * kBlockTokens * stride_;
     for (int64_t block = first_block; block < end_block; ++block) {
-      for (int64_t tile = begin; tile < end; ++tile) {
-        Sums sums;
-        for (auto& row : sums) row[0] = row[1] = FloatLanes{};
-        for (int64_t span = 0; span < span_count(weight_.in_features); ++span) {
-          add_span(SparseSpan(weight_, tile, span), x_line(block, span * kSpanInputs), sums);
-        }
-        store(sums, tile, block - first_block);
+      if (present_blocks_ > 0) multiply(workers, block, products);
+      workers.wait_for_all();
+      const int64_t first_token = block * kBlockTokens;
+      const auto [begin, end] = workers.share(smaller<int64_t>(kBlockTokens, arguments_.tokens - first_token));
+      for (int64_t i = begin; i < end; ++i) {
+        use(first_token + i, present_blocks_ > 0 ? products + i * stride_ : nullptr);
       }
+      workers.wait_for_all();
     }
   }
 
-  // Those of one token of the group, [out_features], or null if nothing is sparse.
-  const float* products(int64_t token) const { return tokens_ == 0 ? nullptr : products_.data() + token * stride_; }
-
  private:
+  void multiply(const Team& team, int64_t block, float* products) const {
+    const auto [begin, end] = team.share(tiles_);
+    for (int64_t tile = begin; tile < end; ++tile) {
+      Sums sums;
+      for (auto& row : sums) row[0] = row[1] = FloatLanes{};
+      for (int64_t span = 0; span < span_count(weight_.in_features); ++span) {
+        add_span(SparseSpan(weight_, tile, span), x_line(block, span * kSpanInputs), sums);
+      }
+      store(sums, products + tile * kTileRows);
+    }
+  }
+
   uint32_t* x_line(int64_t block, int64_t input) const {
     return x_.data() + (block * weight_.in_features + input) * kLineRegisters * kLanes;
   }
@@ -150,30 +161,31 @@ class SparseBlocks {
   Lanes load_bits(int64_t token, int64_t first, int64_t count) const {
     // As long as GCC believes that `count` may be: fp16 is converted eight at a time.
     alignas(64) float x[16] = {};
-    if (token < tokens_) load_floats(arguments_.x, arguments_.x_dtype, token * weight_.in_features + first, count, x);
+    if (token < arguments_.tokens)
+      load_floats(arguments_.x, arguments_.x_dtype, token * weight_.in_features + first, count, x);
     return load_lanes(x);
   }
 
-  void store(const Sums& sums, int64_t tile, int64_t place) const {
+  // products: of the tile's first row.
+  void store(const Sums& sums, float* products) const {
     for (int part = 0; part < 2; ++part) {
-      const int64_t token = place * kBlockTokens + part * kLanes;
       for (int row = 0; row < kTileRows; row += kLanes) {
         FloatLanes rows[kLanes];
         for (int lane = 0; lane < kLanes; ++lane) rows[lane] = sums[row + lane][part];
         transpose(rows);
-        for (int i = 0; i < kLanes; ++i) {
-          store_lanes(products_.data() + (token + i) * stride_ + tile * kTileRows + row, rows[i]);
-        }
+        for (int i = 0; i < kLanes; ++i) store_lanes(products + (part * kLanes + i) * stride_ + row, rows[i]);
       }
     }
   }
 
   const LinearArguments& arguments_;
   const Weight& weight_;
-  int64_t tokens_, tiles_, blocks_, group_blocks_;
+  int64_t blocks_, present_blocks_;
+  bool apart_;
+  int64_t tiles_;
   Buffer<uint32_t> x_;
   int64_t stride_;          // not a power of two, lest the tokens of a tile compete for the same places in the caches
-  Buffer<float> products_;  // [token of a group][stride]
+  Buffer<float> products_;  // [thread, or one for all][token of a block][stride]
 };
 
 }  // namespace

@@ -169,18 +169,9 @@ void run_trellis_batch(const LinearArguments& arguments, DecodePanels decode, fl
 
   parallel(arguments.threads, [&](const Team& team) {
     const Buffer<float> scratch(rotation.out_padded);
-    const int64_t group_tokens = sparse.group_tokens();
-    for (int64_t group = 0; group * group_tokens < arguments.tokens; ++group) {
-      sparse.multiply(team, group);
-      team.wait_for_all();
-      const int64_t first_token = group * group_tokens;
-      const auto [first, end] = team.share(smaller(group_tokens, arguments.tokens - first_token));
-      for (int64_t i = first; i < end; ++i) {
-        const int64_t token = first_token + i;
-        rotation.finish(z.data() + token * rotation.out_padded, unit, sparse.products(i), token, scratch.data());
-      }
-      team.wait_for_all();
-    }
+    sparse.for_each_token(team, [&](int64_t token, const float* products) {
+      rotation.finish(z.data() + token * rotation.out_padded, unit, products, token, scratch.data());
+    });
   });
 }
 
