@@ -32,7 +32,7 @@ struct Gain {
 };
 constexpr Gain kGains[] = {
     {false, 2, 1, INT64_MAX}, {false, 3, 1, INT64_MAX}, {false, 4, 3, INT64_MAX}, {false, 8, 12, INT64_MAX},
-    {true, 2, 1, 4},          {true, 3, 1, 4},          {true, 4, 2, 4}};
+    {true, 2, 2, 4},          {true, 3, 1, 4},          {true, 4, 2, 4}};
 
 // Many inputs are rounded and, for the sparse part, put side by side: fewer rows do not repay that.
 constexpr int64_t kLeastSparseRows = 1024;

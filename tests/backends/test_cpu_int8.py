@@ -49,25 +49,43 @@ def make_case(pick: random.Random, format: str, bits: int, sparse: str) -> Case:
     )
 
 
-# Of bf16 inputs where there are bf16 products: from how many to how many tokens rounding is faster.
+# Of bf16 inputs where there are bf16 products: from how many to how many tokens rounding is faster, and from how many
+# rows on it is for more than a batch if something is sparse.
 GAINS = {
     ("uniform", 4): range(3, sys.maxsize),
     ("uniform", 8): range(12, sys.maxsize),
-    ("lut", 2): range(1, 5),
+    ("lut", 2): range(2, 5),
     ("lut", 3): range(1, 5),
     ("lut", 4): range(2, 5),
 }
+LEAST_SPARSE_ROWS = 1024
 
 
-def is_rounded(isa: str, x: Tensor, format: str, bits: int) -> bool:
+def is_rounded(isa: str, x: Tensor, case: Case) -> bool:
     """Some bf16 inputs are not, where their products are at least as fast."""
     if x.dtype != torch.bfloat16 or isa not in ("avx512bf16", "amx"):
         return True
     _, (batch_tokens, _), _ = dispatch.CPU_PHASES
     assert batch_tokens is not None
-    if isa == "amx" and x.shape[0] > batch_tokens:
+    few_sparse_rows = case.sparse is not None and case.dense.out_features < LEAST_SPARSE_ROWS
+    if (isa == "amx" or few_sparse_rows) and x.shape[0] > batch_tokens:
         return False
-    return x.shape[0] in GAINS.get((format, bits), range(sys.maxsize))
+    return x.shape[0] in GAINS.get((case.dense.format, case.dense.bits), range(sys.maxsize))
+
+
+@pytest.mark.parametrize(("format", "bits"), FORMATS)
+@pytest.mark.parametrize("sparse", ["none", "half_percent"])
+@pytest.mark.parametrize("out_features", [LEAST_SPARSE_ROWS - 1, LEAST_SPARSE_ROWS])
+def test_inputs_are_rounded_where_that_is_faster(
+    isa: str, format: str, bits: int, sparse: str, out_features: int, pick: random.Random
+) -> None:
+    case = Case(make_weight(pick, format, bits, out_features, 128), make_sparse(pick, sparse, out_features, 128))
+    for tokens in (1, 2, 3, 4, 5, 11, 12, 32, 33):
+        x = torch.randn(tokens, 128).bfloat16()
+        exact = x.double() @ case.reference.T
+        rounding = case.expected(x) - exact
+        share = float(((case.rounded(x).double() - exact) * rounding).sum() / rounding.square().sum())
+        assert share == pytest.approx(int(is_rounded(isa, x, case)), abs=0.3), tokens
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -79,7 +97,7 @@ def test_linear_matches_float64(isa: str, format: str, bits: int, dtype: torch.d
         bias = pick.choice([None, torch.randn(case.dense.out_features).to(dtype), torch.randn(case.dense.out_features)])
         y = case.rounded(x, bias)
         assert y.dtype == dtype
-        expected = case.expected(x) if is_rounded(isa, x, format, bits) else x.double() @ case.reference.T
+        expected = case.expected(x) if is_rounded(isa, x, case) else x.double() @ case.reference.T
         if bias is not None:
             expected += bias.double()
         assert case.error(y, expected, x, bias) < TOLERANCE[dtype]
@@ -110,7 +128,7 @@ def test_more_tokens_than_one_pass_has(isa: str, format: str, pick: random.Rando
     x = torch.randn(2 * 32 + 5, 160)
     for dtype in DTYPES:
         few = x.to(dtype)
-        expected = case.expected(few) if is_rounded(isa, few, format, 3) else few.double() @ case.reference.T
+        expected = case.expected(few) if is_rounded(isa, few, case) else few.double() @ case.reference.T
         assert case.error(case.rounded(few), expected, few) < TOLERANCE[dtype]
 
 
