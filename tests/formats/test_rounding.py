@@ -11,7 +11,7 @@ from requant_kernels.formats.rounding import (
 
 
 def rounded_one_by_one(weight, bits, group_size, symmetric):
-    """Round-to-nearest, a weight at a time."""
+    """Round-to-nearest, a weight at a time, with the same operations in fp32: a tie falls the same way."""
     result = torch.empty_like(weight)
     levels = 2**bits - 1
     step = weight.shape[1] if group_size == -1 else group_size
@@ -21,11 +21,11 @@ def rounded_one_by_one(weight, bits, group_size, symmetric):
             if symmetric:
                 scale, zero = group.abs().max() / 2 ** (bits - 1), torch.tensor(2.0 ** (bits - 1))
             else:
-                low, high = min(float(group.min()), 0.0), max(float(group.max()), 0.0)
-                scale = torch.tensor((high - low) / levels)
+                low, high = group.min().clamp(max=0), group.max().clamp(min=0)
+                scale = (high - low) / levels
             scale = scale.bfloat16().float()
             if not symmetric:
-                zero = (-low / scale).round()
+                zero = (-low / scale).round().clamp(0, levels)  # beyond, if the scale was rounded down
             for i, w in enumerate(group):
                 code = (w / scale + zero).round().clamp(0, levels)
                 result[row, start + i] = scale * (code - zero)
