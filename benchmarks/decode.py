@@ -12,6 +12,7 @@ import sys
 import time
 
 import torch
+from requant.speed import decode_step
 from transformers import AutoModelForCausalLM
 
 import requant_kernels  # noqa: F401  (registers the quantization method)
@@ -31,7 +32,7 @@ def main() -> None:
             for _ in range(STEPS):
                 start = time.perf_counter()
                 token = output.logits[:, -1:].argmax(-1)
-                output = model(token, past_key_values=output.past_key_values, use_cache=True)
+                output = decode_step(model, token, output)
                 if turn:  # the first one warms up
                     times[name].append(time.perf_counter() - start)
     medians = {name: 1000 * statistics.median(values) for name, values in times.items()}

@@ -25,7 +25,7 @@ from llama_cpp_model import LlamaCppModel
 from llama_shape import LLAMA_3_2_1B, random_model
 from quantized import FORMATS, SPARSE_PERCENT, Format, is_supported, random_layer
 from requant.models import load_model
-from requant.speed import STEPS_PER_ROUND, Contender, Speed, measure
+from requant.speed import STEPS_PER_ROUND, Contender, Speed, decode_step, measure
 from requant.weights import find_linears
 from result_tables import table
 from torch import nn
@@ -104,7 +104,7 @@ def working_bytes(contender: Contender, prefill_tokens: int) -> int:
     machine.reset_peak_memory()
     before = machine.memory_bytes("VmRSS")
     output = contender.model(torch.zeros(1, prefill_tokens, dtype=torch.long), use_cache=True, logits_to_keep=1)
-    contender.model(torch.zeros(1, 1, dtype=torch.long), past_key_values=output.past_key_values, use_cache=True)
+    decode_step(contender.model, torch.zeros(1, 1, dtype=torch.long), output)
     return machine.memory_bytes("VmHWM") - before
 
 

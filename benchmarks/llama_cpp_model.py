@@ -27,9 +27,9 @@ class LlamaCppModel:
         """Only its number of rows is asked for."""
         return SimpleNamespace(num_embeddings=self._logits.shape[-1])
 
-    def __call__(self, tokens: Tensor, past_key_values: object = None, **_options: Any) -> SimpleNamespace:
-        """Evaluates tokens [1, count], after those before if `past_key_values` is given."""
-        if past_key_values is None:
+    def __call__(self, tokens: Tensor, cache: object = None, **_options: Any) -> SimpleNamespace:
+        """Evaluates tokens [1, count], after those before if `cache` is given."""
+        if cache is None:
             self._llama.reset()
         self._llama.eval(tokens[0].tolist())
-        return SimpleNamespace(logits=self._logits, past_key_values=self)
+        return SimpleNamespace(logits=self._logits, cache=self)

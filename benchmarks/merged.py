@@ -12,6 +12,7 @@ import sys
 import time
 
 import torch
+from requant.speed import decode_step
 from transformers import AutoModelForCausalLM
 
 from requant_kernels import DenseSparseLinear, merge_linears
@@ -34,7 +35,7 @@ def main() -> None:
             layer.merged = state
         start = time.perf_counter()
         token = output.logits[:, -1:].argmax(-1)
-        output = model(token, past_key_values=output.past_key_values, use_cache=True)
+        output = decode_step(model, token, output)
         times[bool(step % 2)].append(time.perf_counter() - start)
     ratio = statistics.median(a / b for a, b in zip(times[False], times[True], strict=True))
     together, alone = (1000 * statistics.median(times[state]) for state in (True, False))

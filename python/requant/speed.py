@@ -127,9 +127,18 @@ def _one_round(contender: Contender, prompt: torch.Tensor, steps: int) -> tuple[
         for _ in range(steps):
             start = _now(prompt.device)
             token = output.logits[:, -1:].argmax(-1)
-            output = contender.model(token, past_key_values=output.past_key_values, use_cache=True)
+            output = decode_step(contender.model, token, output)
             step_seconds.append(_now(prompt.device) - start)
     return prefill_seconds, step_seconds
+
+
+def decode_step(model: Any, token: torch.Tensor, previous: Any) -> Any:
+    """The model's output for `token` [1, 1], which follows what its output `previous` was for.
+
+    transformers 5.24 renamed what carries on from one to the other.
+    """
+    name = "cache" if hasattr(previous, "cache") else "past_key_values"
+    return model(token, use_cache=True, **{name: getattr(previous, name)})
 
 
 def _now(device: torch.device) -> float:

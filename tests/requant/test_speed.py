@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from requant.speed import LEAST_ROUNDS, Contender, Speed, measure
+from requant.speed import LEAST_ROUNDS, Contender, Speed, decode_step, measure
 from tiny_model import make_model, quantize_quickly
 
 
@@ -35,3 +37,23 @@ def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(speeds) == ["plain", "quantized"]
     assert all(speed.prefill_ms > 0 and speed.decode_step_ms > 0 for speed in speeds.values())
     assert order[-2 * LEAST_ROUNDS + 2 :] == ["plain", "quantized"] * (LEAST_ROUNDS - 1)
+
+
+@torch.no_grad()
+def test_a_decode_step_carries_on_from_the_one_before() -> None:
+    model = make_model().float().eval()
+    tokens = torch.arange(6)[None]
+    output = model(tokens[:, :4], use_cache=True)
+    for step in (4, 5):
+        output = decode_step(model, tokens[:, step : step + 1], output)
+    torch.testing.assert_close(output.logits[:, -1], model(tokens).logits[:, -1])
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_the_cache_has_the_name_that_transformers_gives_it(name: str) -> None:
+    def model(token: torch.Tensor, **options: object) -> dict[str, object]:
+        return options
+
+    kept = object()
+    options = decode_step(model, torch.zeros(1, 1), SimpleNamespace(**{name: kept}))
+    assert options == {"use_cache": True, name: kept}
